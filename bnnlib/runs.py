@@ -1,0 +1,178 @@
+"""Run records: what determines a run, where its record lies, what it ran on. Knows no training.
+
+A record is a plain dict, kept as JSON. Its `digest` binds its content, its provenance binds it to
+the sources, the data and the recipe that made it.
+"""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import token
+import tokenize
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from bnnlib import ROOT
+from bnnlib.recipes import Recipe
+
+SCHEMA = 1
+COMMITTED = ROOT / "results" / "runs"
+FRESH = ROOT / "build" / "runs"
+# The modules that determine a run's numbers. The data are bound by their own hash.
+DETERMINING = ("analysis", "binarize", "layers", "models", "optim", "train")
+# What `dirty` looks at: everything that makes results, and nothing that they are made into.
+SOURCES = ("bnnlib", "notebooks", "tools", "Makefile", "requirements.txt")
+
+
+def results_folder() -> Path:
+    """Where pages, figures and metrics go: $BNN_RESULTS, set by make; else an ignored folder."""
+    return ROOT / os.environ.get("BNN_RESULTS", "build/interactive")
+
+
+def _significant_source(source: str) -> str:
+    """Python source without comments, blank lines, docstrings and spaces within a line.
+
+    Tokens are joined without a separator because Python 3.12 cuts f-strings into more of them.
+    """
+    marks = {token.NEWLINE: "\n", token.INDENT: "\t", token.DEDENT: "\b"}
+    kept, previous, in_docstring = [], token.NEWLINE, False
+    for tok in tokenize.generate_tokens(io.StringIO(source).readline):
+        if tok.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER):
+            continue
+        in_docstring = (tok.type == token.STRING and previous in marks) or (
+            in_docstring and tok.type == token.NEWLINE
+        )
+        if not in_docstring:
+            kept.append(marks.get(tok.type, tok.string))
+        previous = tok.type
+    return "".join(kept)
+
+
+@cache
+def source_hash() -> str:
+    """SHA-256 over the modules that determine a run, comments and docstrings left out."""
+    digest = hashlib.sha256()
+    for module in DETERMINING:
+        source = (ROOT / "bnnlib" / f"{module}.py").read_text()
+        digest.update(f"{module}\0{_significant_source(source)}\0".encode())
+    return digest.hexdigest()
+
+
+def canonical(content: dict) -> bytes:
+    """One spelling of a JSON document, for hashing."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def fresh_path(recipe: Recipe, device: str, seed: int) -> Path:
+    """Where the record of a run made by the present sources lies: build/runs/<key>/."""
+    key = hashlib.sha256(source_hash().encode() + canonical(asdict(recipe))).hexdigest()[:16]
+    return FRESH / key / f"{device}-seed{seed}.json"
+
+
+def committed_paths(recipe: Recipe, profile: str, seed: int) -> list[Path]:
+    """The committed records of a named recipe and seed, CUDA before CPU."""
+    folder = COMMITTED / recipe.name / profile
+    return [p for d in ("cuda", "cpu") if (p := folder / f"{d}-seed{seed}.json").exists()]
+
+
+def digest(record: dict) -> str:
+    """SHA-256 of a record without its own digest."""
+    return hashlib.sha256(canonical({k: v for k, v in record.items() if k != "digest"})).hexdigest()
+
+
+def write_record(path: Path, record: dict) -> None:
+    """Seal a record with its digest and write it whole or not at all."""
+    sealed = {**record, "digest": digest(record)}
+    write_atomic(path, (json.dumps(sealed, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_record(path: Path) -> dict:
+    """Read a record. Raises ValueError if it is damaged, edited or of another schema."""
+    try:
+        record = json.loads(path.read_bytes())
+        if record["schema"] != SCHEMA:
+            raise ValueError(f"schema {record['schema']}, expected {SCHEMA}")
+        if record["digest"] != digest(record):
+            raise ValueError("its digest does not match its content")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path.name} in {path.parent.name} is no intact run record: {error}"
+        ) from error
+    return record
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that its name holds either the old content or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@cache
+def commit() -> tuple[str, bool]:
+    """The checked-out commit and whether sources differ from it; taken once, at the start.
+
+    Without git a COMMIT file (for copies that leave git behind) is read; else ("unknown", True).
+    """
+    stamp = ROOT / "COMMIT"
+    try:
+        head = _git("rev-parse", "HEAD").strip()
+        return head, bool(_git("status", "--porcelain", "--", *SOURCES).strip())
+    except (OSError, subprocess.CalledProcessError):
+        return (stamp.read_text().strip(), False) if stamp.exists() else ("unknown", True)
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def device_name(device: str) -> str:
+    """The processor's or GPU's model name; never the machine's."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def provenance(device: str) -> dict:
+    """Where, when and with what a run is made; call it when the run starts."""
+    head, dirty = commit()
+    return {
+        "commit": head,
+        "dirty": dirty,
+        "sources": source_hash(),
+        "device": device,
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("torch", "numpy")},
+        },
+        "command": os.environ.get("BNN_COMMAND", "interactive"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

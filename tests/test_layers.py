@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import twin
+
+from bnnlib.layers import (
+    BatchNorm,
+    BinaryActivation,
+    BinaryConv2d,
+    BinaryLinear,
+    Dropout,
+    ScaleInput,
+    glorot_multiplier,
+)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_glorot_multipliers_are_the_authors():
+    # MNIST, 4096 units: in, hidden, out; ConvNet: conv1, conv2, first dense (binary_net.py:96-142).
+    pairs = [(784, 4096), (4096, 4096), (4096, 10), (27, 1152), (1152, 1152), (8192, 1024)]
+    rounded = [round(glorot_multiplier(*pair), 1) for pair in pairs]
+    assert rounded == [57.0, 73.9, 52.3, 28.0, 39.2, 78.4]
+    assert BinaryConv2d(3, 128, generator()).update_scale == glorot_multiplier(27, 1152)
+
+
+def test_linear_multiplies_by_the_sign_of_its_latent_weights():
+    layer = BinaryLinear(len(twin.SPECIAL), 4, generator()).double()
+    with torch.no_grad():
+        layer.weight[0] = torch.from_numpy(twin.SPECIAL)
+        layer.bias.copy_(torch.tensor([0.5, 0, 0, 0]))
+    x = torch.randn(6, len(twin.SPECIAL), dtype=torch.float64, generator=generator(1))
+    expected = x.numpy() @ twin.sign(layer.weight.detach().numpy()).T + layer.bias.detach().numpy()
+    np.testing.assert_allclose(layer(x).detach().numpy(), expected, rtol=1e-13)
+
+
+def test_latent_weights_get_the_gradient_of_their_signs():
+    layer = BinaryLinear(5, 3, generator()).double()
+    with torch.no_grad():
+        layer.weight[0, :3] = torch.tensor([0.0, -0.0, 1.0])
+    x = torch.randn(4, 5, dtype=torch.float64, generator=generator(1))
+    grad = torch.randn(4, 3, dtype=torch.float64, generator=generator(2))
+    layer(x).backward(grad)
+    np.testing.assert_allclose(layer.weight.grad, grad.numpy().T @ x.numpy(), rtol=1e-13)
+
+
+def test_conv_pads_with_zeros_and_sums_signs_exactly():
+    layer = BinaryConv2d(2, 3, generator())
+    x = torch.where(torch.rand(2, 2, 5, 4, generator=generator(1)) < 0.5, -1.0, 1.0)
+    weight = twin.sign(layer.weight.detach().numpy())  # (3, 2, 3, 3)
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    expected = np.zeros((2, 3, 5, 4))
+    for row in range(5):
+        for column in range(4):
+            patch = padded[:, :, row : row + 3, column : column + 3]
+            expected[:, :, row, column] = np.einsum("bcij,ocij->bo", patch, weight)
+    assert np.array_equal(layer(x).detach().numpy(), expected)
+
+
+def test_initial_weights_are_uniform_and_a_function_of_the_generator():
+    first, second = (BinaryLinear(200, 100, generator(3)).weight for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.abs().max() <= 1
+    assert abs(first.var().item() - 1 / 3) < 0.01  # variance of U(-1, 1)
+    assert BinaryLinear(3, 2, generator()).bias.tolist() == [0, 0]
+
+
+def test_stochastic_weights_are_random_in_training_and_signs_in_evaluation():
+    layer = BinaryLinear(50, 20, generator(), noise=generator(1))
+    first, second = layer.binary_weight(), layer.binary_weight()
+    assert not torch.equal(first, second)
+    assert set(first.unique().tolist()) == {-1.0, 1.0}
+    layer.eval()
+    assert np.array_equal(layer.binary_weight().detach(), twin.sign(layer.weight.detach().numpy()))
+
+
+def test_stochastic_activation_is_the_sign_in_evaluation():
+    layer = BinaryActivation(noise=generator())
+    x = torch.rand(100, generator=generator(1)) - 0.5
+    assert not np.array_equal(layer(x), twin.sign(x.numpy()))
+    assert np.array_equal(layer.eval()(x), twin.sign(x.numpy()))
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (3, 5, 2, 2)])
+def test_batch_norm_equals_its_twin_over_three_steps(shape):
+    layer, reference = BatchNorm(5).double(), twin.BatchNorm(5)
+    for step in range(3):
+        x = torch.randn(shape, dtype=torch.float64, generator=generator(step)) * 3 + 1
+        x.requires_grad_()
+        grad = torch.randn(shape, dtype=torch.float64, generator=generator(9 + step))
+        layer.zero_grad()
+        y = layer(x)
+        y.backward(grad)
+        rows = lambda t: t.detach().movedim(1, -1).reshape(-1, 5).numpy()  # noqa: E731
+        np.testing.assert_allclose(rows(y), reference.forward(rows(x)), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(
+            rows(x.grad), reference.backward(rows(grad)), rtol=1e-8, atol=1e-10
+        )
+        np.testing.assert_allclose(layer.gamma.grad, reference.grad_gamma, rtol=1e-9)
+        np.testing.assert_allclose(layer.beta.grad, reference.grad_beta, rtol=1e-9)
+        np.testing.assert_allclose(layer.mean, reference.mean, rtol=1e-10)
+        np.testing.assert_allclose(layer.inv_std, reference.inv_std, rtol=1e-10)
+
+
+def test_batch_norm_evaluates_with_running_mean_and_inverse_std():
+    layer = BatchNorm(3)
+    layer.mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    layer.inv_std.copy_(torch.tensor([2.0, 0.5, 1.0]))
+    x = torch.tensor([[2.0, 4.0, 3.0]])
+    assert layer.eval()(x).tolist() == [[2.0, 1.0, 0.0]]
+
+
+def test_dropout_behind_a_binarization_gives_zero_and_plus_minus_two():
+    x = F.hardtanh(torch.randn(10_000, generator=generator(1))).sign()
+    dropped = Dropout(0.5, generator())(x)
+    assert set(dropped.unique().tolist()) == {-2.0, 0.0, 2.0}
+    assert abs((dropped == 0).double().mean().item() - 0.5) < 0.025  # five standard deviations
+    assert Dropout(0.5, generator()).eval()(x) is x
+
+
+def test_input_is_scaled_to_plus_minus_one():
+    pixels = torch.tensor([[0, 255, 51]], dtype=torch.uint8)
+    np.testing.assert_allclose(ScaleInput()(pixels), [[-1, 1, -0.6]], rtol=1e-6)
