@@ -24,7 +24,12 @@ def sign(x: Tensor) -> Tensor:
     x: any shape, floating point. Returns the same shape and dtype, values in {-1, +1}. NaN gives
     -1.
     """
-    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+    return _plus_minus(torch.ge(x.detach(), 0, out=torch.empty_like(x)))
+
+
+def _plus_minus(positive: Tensor) -> Tensor:
+    """{0, 1} -> {-1, +1} in place. Several times faster on CPU than torch.where with two scalars."""
+    return positive.mul_(2).sub_(1)
 
 
 def hard_sigmoid(x: Tensor) -> Tensor:
@@ -39,7 +44,7 @@ def sample_sign(x: Tensor, generator: Generator) -> Tensor:
     draw lies in [0, 1), so x >= 1 always gives +1 and x <= -1 always gives -1.
     """
     draw = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    return torch.where(draw < hard_sigmoid(x), 1.0, -1.0).to(x.dtype)
+    return _plus_minus(torch.lt(draw, hard_sigmoid(x.detach()), out=draw))
 
 
 class _Binarize(torch.autograd.Function):
@@ -49,14 +54,14 @@ class _Binarize(torch.autograd.Function):
     def forward(ctx, real: Tensor, generator: Generator | None, cancel: bool) -> Tensor:
         ctx.cancel = cancel
         if cancel:
-            ctx.save_for_backward(real.abs() <= 1)
+            ctx.save_for_backward(torch.le(real.abs(), 1, out=torch.empty_like(real)))
         return sign(real) if generator is None else sample_sign(real, generator)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         if ctx.cancel:
             (unsaturated,) = ctx.saved_tensors
-            grad = torch.where(unsaturated, grad, 0.0)
+            grad = grad * unsaturated
         return grad, None, None
 
 

@@ -68,7 +68,7 @@ class BinaryConv2d(nn.Module):
 
 
 class BinaryActivation(nn.Module):
-    """x -> {-1, +1} of the same shape, straight-through gradient; `noise`: stochastic in training."""
+    """x -> {-1, +1}, same shape, straight-through gradient; `noise`: stochastic in training."""
 
     def __init__(self, noise: Generator | None = None, cancel: bool = True):
         super().__init__()
