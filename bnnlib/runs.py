@@ -26,6 +26,7 @@ from bnnlib.recipes import Recipe
 
 SCHEMA = 1
 COMMITTED = ROOT / "results" / "runs"
+NETWORKS = ROOT / "results" / "models"
 FRESH = ROOT / "build" / "runs"
 # The modules that determine a run's numbers. The data are bound by their own hash.
 DETERMINING = ("analysis", "binarize", "layers", "models", "optim", "train")

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -239,7 +240,7 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
     provenance = runs.provenance(device)
     started = time.perf_counter()
     history, outcome, network = fit(recipe, training, seed, device)
-    if seed == 0 and models.binary_layers(network):
+    if seed == 0 and recipe.epochs > 1 and models.binary_layers(network):
         names = ("network", "hidden", "dense", "activations")
         content = models.save_network(network, {name: asdict(recipe)[name] for name in names})
         runs.write_atomic(path.with_suffix(".safetensors"), content)
@@ -280,6 +281,14 @@ def obtain(recipe: Recipe, profile: str, seeds: int, retrain: bool) -> list[dict
         paths = runs.committed_paths(recipe, profile, seed) if named else fresh
         found += [runs.read_record(path) for path in paths if path.exists()][:1]
     return found
+
+
+def network_path(recipe: Recipe, profile: str, retrain: bool) -> Path | None:
+    """The file of seed 0's trained network that belongs to what `obtain` returns; None without."""
+    fresh = runs.fresh_path(recipe, default_device(), 0).with_suffix(".safetensors")
+    named = not retrain and recipes.is_named(recipe, profile)
+    path = runs.NETWORKS / f"{recipe.name}-{profile}.safetensors" if named else fresh
+    return path if path.exists() else None
 
 
 def default_device() -> str:

