@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from bnnlib.layers import BinaryConv2d, BinaryLinear
 
 
-def adam_step(
+def adam_update(
+    parameter: Tensor,
     grad: Tensor,
     first_moment: Tensor,
     second_moment: Tensor,
@@ -21,26 +22,26 @@ def adam_step(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
-) -> Tensor:
-    r"""The step of Adam as Lasagne has it (updates.py:613-624); the authors train with it.
+) -> None:
+    r"""One update of Adam as Lasagne has it (updates.py:613-624); the authors train with it.
 
-    $m \leftarrow \beta_1 m + (1-\beta_1) g$, $v \leftarrow \beta_2 v + (1-\beta_2) g^2$, step
-    $= \eta \frac{\sqrt{1-\beta_2^t}}{1-\beta_1^t} \frac{m}{\sqrt{v} + \epsilon}$. The epsilon
-    meets the uncorrected $\sqrt v$; torch.optim.Adam adds it after the correction, which matters
-    here because the loss is a mean over batch and classes and the gradients are tiny.
+    $m \leftarrow \beta_1 m + (1-\beta_1) g$, $v \leftarrow \beta_2 v + (1-\beta_2) g^2$,
+    $\theta \leftarrow \theta
+    - \eta \frac{\sqrt{1-\beta_2^t}}{1-\beta_1^t} \frac{m}{\sqrt{v} + \epsilon}$.
+    The epsilon meets the uncorrected $\sqrt v$; torch.optim.Adam adds it after the correction, which
+    matters here because the loss is a mean over batch and classes and the gradients are tiny.
 
-    grad, first_moment, second_moment: one shape. Moments are updated in place. t counts from 1.
-    Returns what is to be subtracted.
+    parameter, grad, first_moment, second_moment: one shape; all but grad are updated in place. t counts
+    from 1.
     """
     first_moment.lerp_(grad, 1 - beta1)
     second_moment.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     corrected_rate = learning_rate * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-    return (first_moment / second_moment.sqrt().add_(eps)).mul_(corrected_rate)
+    parameter.addcdiv_(first_moment, second_moment.sqrt().add_(eps), value=-corrected_rate)
 
 
 class Adam(torch.optim.Optimizer):
-    """`adam_step` for every parameter, times the group's `scale`; latent weights clipped to [-1,
-    1].
+    """`adam_update` of every parameter, the rate times the group's `scale`; latent weights clipped.
 
     The multiplier acts on the finished step, the clipping follows it (binary_net.py:193-194).
     """
@@ -59,7 +60,7 @@ class Adam(torch.optim.Optimizer):
                     state["m"] = torch.zeros_like(parameter)
                     state["v"] = torch.zeros_like(parameter)
                 rate = group["learning_rate"] * group["scale"]
-                parameter.sub_(adam_step(parameter.grad, state["m"], state["v"], self.t, rate))
+                adam_update(parameter, parameter.grad, state["m"], state["v"], self.t, rate)
                 if group["clip"]:
                     parameter.clamp_(-1, 1)
 
