@@ -1,7 +1,10 @@
-"""What trained networks look like: counts of distinct binary filters."""
+"""What a network's binary weights look like and how they move: sign flips, distinct filters."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from bnnlib.layers import BinaryConv2d
+from bnnlib.models import binary_layers
 
 FILTER_BITS = 9  # a 3x3 filter of signs is a number below 512
 
@@ -34,3 +37,22 @@ def _distinct_per_column(codes: Tensor) -> int:
     """(out, in) codes -> the number of distinct codes in each column, summed over the columns."""
     seen = torch.zeros(2**FILTER_BITS, codes.shape[1], dtype=torch.bool, device=codes.device)
     return int(seen.scatter_(0, codes, True).sum())
+
+
+def filters_of(network: nn.Module) -> dict[str, dict[str, int]]:
+    """Layer name -> `unique_filters`, for the binary convolutions."""
+    return {
+        name: unique_filters(layer.weight.detach())
+        for name, layer in binary_layers(network).items()
+        if isinstance(layer, BinaryConv2d)
+    }
+
+
+def latent_signs(network: nn.Module) -> dict[str, Tensor]:
+    """Layer name -> signs of its latent weights, bool."""
+    return {name: layer.weight.detach() >= 0 for name, layer in binary_layers(network).items()}
+
+
+def sign_flips(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, float]:
+    """Layer name -> fraction of binary weights whose sign differs."""
+    return {name: (before[name] != after[name]).float().mean().item() for name in after}

@@ -28,11 +28,11 @@ def adam_update(
     $m \leftarrow \beta_1 m + (1-\beta_1) g$, $v \leftarrow \beta_2 v + (1-\beta_2) g^2$,
     $\theta \leftarrow \theta
     - \eta \frac{\sqrt{1-\beta_2^t}}{1-\beta_1^t} \frac{m}{\sqrt{v} + \epsilon}$.
-    The epsilon meets the uncorrected $\sqrt v$; torch.optim.Adam adds it after the correction, which
-    matters here because the loss is a mean over batch and classes and the gradients are tiny.
+    The epsilon meets the uncorrected $\sqrt v$; torch.optim.Adam adds it after the correction.
+    That matters here: the loss is a mean over batch and classes and the gradients are tiny.
 
-    parameter, grad, first_moment, second_moment: one shape; all but grad are updated in place. t counts
-    from 1.
+    parameter, grad, first_moment, second_moment: one shape; all but grad are updated in place.
+    t counts from 1.
     """
     first_moment.lerp_(grad, 1 - beta1)
     second_moment.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)

@@ -18,7 +18,6 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from bnnlib import analysis, data, models, optim, recipes, runs
-from bnnlib.layers import BinaryConv2d
 from bnnlib.recipes import Recipe
 
 EVALUATION_BATCH = 500
@@ -141,7 +140,7 @@ def fit(
     groups = optim.parameter_groups(network, recipe.glorot_multiplier, recipe.clip_weights)
     optimizer = optim.Adam(groups, recipe.learning_rate)
     shuffle = Generator().manual_seed(3 * seed + 2)
-    signs = latent_signs(network)
+    signs = analysis.latent_signs(network)
     history, best_error, best_epoch, best_state = [], float("inf"), 0, {}
     with _progress(recipe, training, seed) as progress:
         for epoch in range(recipe.epochs):
@@ -153,7 +152,7 @@ def fit(
             )
             _require_finite(losses, recipe, epoch)
             validation_loss, validation_error = evaluate(network, training.validation)
-            signs, previous = latent_signs(network), signs
+            signs, previous = analysis.latent_signs(network), signs
             history.append(
                 {
                     "epoch": epoch + 1,
@@ -162,8 +161,8 @@ def fit(
                     "validation_error": validation_error,
                     "learning_rate": recipe.learning_rate_at(epoch),
                     "seconds": time.perf_counter() - started,
-                    "sign_flips": sign_flips(previous, signs),
-                    "unique_filters": unique_filters(network),
+                    "sign_flips": analysis.sign_flips(previous, signs),
+                    "unique_filters": analysis.filters_of(network),
                 }
             )
             _show_epoch(progress, history, recipe)
@@ -174,26 +173,6 @@ def fit(
     network.load_state_dict(best_state)
     outcome["test_error"] = evaluate(network, training.test)[1]
     return history, outcome, network
-
-
-def latent_signs(network: nn.Module) -> dict[str, Tensor]:
-    """Layer name -> signs of its latent weights, bool."""
-    return {n: layer.weight.detach() >= 0 for n, layer in models.binary_layers(network).items()}
-
-
-def sign_flips(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, float]:
-    """Layer name -> fraction of binary weights that changed sign."""
-    return {n: (before[n] != after[n]).float().mean().item() for n in after}
-
-
-def unique_filters(network: nn.Module) -> dict[str, dict[str, int]]:
-    """Layer name -> counts of distinct binary filters, for the convolutions."""
-    layers = models.binary_layers(network).items()
-    return {
-        n: analysis.unique_filters(layer.weight.detach())
-        for n, layer in layers
-        if isinstance(layer, BinaryConv2d)
-    }
 
 
 def _require_finite(losses: Tensor, recipe: Recipe, epoch: int) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from bnnlib.analysis import filter_codes, unique_filters
+from bnnlib.analysis import filter_codes, sign_flips, unique_filters
 
 
 def counted_in_python(weight):
@@ -36,3 +36,9 @@ def test_an_inverse_filter_is_a_repetition_only_when_merged():
     weight[1] = -1
     counts = unique_filters(weight)
     assert (counts["per_map"], counts["per_map_merged"]) == (2, 1)
+
+
+def test_a_flip_is_a_sign_that_differs():
+    before = {"1": torch.tensor([True, True, False, False])}
+    after = {"1": torch.tensor([True, False, False, False])}
+    assert sign_flips(before, after) == {"1": 0.25}
