@@ -151,6 +151,12 @@ def test_footer_says_what_the_page_took(html):
     assert "1 min 12 s" in html and "0.5 GB" in " ".join(html.split())
 
 
+def test_signs_and_bars_are_set_as_prefixes_only_where_they_are():
+    assert pages.formula("[-1, 1]", "inline").count('form="prefix"') == 1
+    assert 'form="prefix"' not in pages.formula("(a) - [b] + |c| - 1", "inline")
+    assert pages.formula("|r| = -1", "inline").count('lspace="0"') == 2
+
+
 def test_a_formula_that_is_not_understood_stays_readable():
     assert pages.formula(r"\nosuchmacro < x", "inline") == r"<code>\nosuchmacro &lt; x</code>"
 

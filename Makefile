@@ -1,0 +1,75 @@
+# What a reader, a tinkerer or a maintainer of this study types; `make help` lists it.
+
+PROFILE ?= quick
+PIP_ARGS ?=
+PARAMS ?=
+# The first of these that is recent enough makes .venv
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+PROFILES := smoke quick evening paper
+ifeq ($(filter $(PROFILES),$(PROFILE)),)
+$(error Unknown profile '$(PROFILE)': choose one of smoke, quick, evening, paper)
+endif
+
+# An active virtual or conda environment (but conda's base) is used; without one, .venv is made
+ACTIVE := $(VIRTUAL_ENV)
+ifeq ($(ACTIVE),)
+ifneq ($(CONDA_DEFAULT_ENV),base)
+ACTIVE := $(CONDA_PREFIX)
+endif
+endif
+ENVIRONMENT := $(or $(ACTIVE),.venv)
+PY := $(ENVIRONMENT)/bin/python
+SETUP_PYTHON = $(if $(ACTIVE),$(PY),$(PYTHON))
+
+# This checkout's bnnlib, even where another one is installed
+export PYTHONPATH := $(CURDIR)
+export PIP_ARGS
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help env data reproduce render results test lint lab clean
+
+help: ## this list
+	@echo "make TARGET [PROFILE=$(PROFILES)], quick by default"
+	@echo
+	@sed -n 's/^\([a-z0-9%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sed 's/%/04/' \
+		| while IFS="$$(printf '\t')" read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
+
+reproduce: env ## retrain and execute every notebook into results/local; resumes when repeated
+	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)"
+
+render: env ## redraw every notebook from the committed runs into results/local, without training
+	@"$(PY)" -m tools.reproduce render --profile "$(PROFILE)"
+
+nb-%: env ## retrain and execute one notebook; PARAMS="-p seeds 5" changes its parameters
+	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" --only $* $(PARAMS)
+
+results: env ## maintainers: as reproduce, from a clean tree, into the committed results and the README
+	@"$(PY)" -m tools.reproduce results --profile "$(PROFILE)"
+
+test: lint ## check the code's style, then run the tests
+	@"$(PY)" -m pytest
+
+lint: env ## check the style of code and notebooks
+	@"$(PY)" -m ruff check .
+
+lab: env ## open the notebooks in JupyterLab
+	@"$(PY)" -m jupyterlab notebooks
+
+data: env ## fetch and check MNIST and CIFAR-10
+	@"$(PY)" -m bnnlib.data mnist cifar10
+
+env: ## set up .venv, or the active environment; PIP_ARGS goes to pip, PYTHON makes .venv
+	@command -v "$(SETUP_PYTHON)" >/dev/null || { \
+		echo "No Python 3.11 to 3.13 found: install one, or name it, as in 'make env PYTHON=python3.12'."; \
+		exit 1; }
+	@"$(SETUP_PYTHON)" tools/setup_env.py "$(ENVIRONMENT)"
+
+clean: ## remove what was made, but trained runs (build/runs), data and .venv
+	@rm -rf results/local .pytest_cache .ruff_cache .hypothesis
+	@if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name runs -exec rm -rf {} +; fi
+	@if [ -d build/runs ]; then echo "kept: build/runs; remove it to train anew"; fi

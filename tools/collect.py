@@ -1,0 +1,44 @@
+"""The run records and networks that pages rest on, copied beside them to trace numbers by."""
+
+import json
+from pathlib import Path
+
+from bnnlib import runs
+
+FAITHFUL = ("paper", "evening", "quick", "smoke")
+
+
+def collect(metrics: dict, results: Path) -> dict[Path, bytes]:
+    """Target in the results folder -> content, for every record that a page's metrics name.
+
+    A network goes with its record if one lies beside it. Raises ValueError naming a record
+    that is nowhere to be found.
+    """
+    known = _by_digest(runs.COMMITTED, runs.FRESH)
+    contents = {}
+    for record in metrics["records"]:
+        recipe, profile = record["recipe"], record["profile"]
+        name = f"{recipe}/{profile}/{record['device']}-seed{record['seed']}"
+        if record["digest"] not in known:
+            raise ValueError(f"{metrics['notebook']} names the run {name}, which is nowhere")
+        source = known[record["digest"]]
+        contents[results / "runs" / f"{name}.json"] = source.read_bytes()
+        network = source.with_suffix(".safetensors")
+        if network.exists():
+            contents[results / "models" / f"{recipe}-{profile}.safetensors"] = network.read_bytes()
+    return contents
+
+
+def _by_digest(*folders: Path) -> dict[str, Path]:
+    """Digest -> path of the record that has it."""
+    paths = [path for folder in folders for path in folder.rglob("*-seed*.json")]
+    return {json.loads(path.read_bytes())["digest"]: path for path in paths}
+
+
+def superseded(models: Path) -> list[Path]:
+    """Network files of a recipe beside one of a more faithful profile: only the best is kept."""
+    best: dict[str, list[Path]] = {}
+    for profile in FAITHFUL:
+        for path in models.glob(f"*-{profile}.safetensors"):
+            best.setdefault(path.name.removesuffix(f"-{profile}.safetensors"), []).append(path)
+    return [path for paths in best.values() for path in paths[1:]]

@@ -1,0 +1,247 @@
+"""One executed notebook as an HTML page.
+
+A page is one file that loads nothing: style and figures are inside, formulas are MathML.
+"""
+
+import base64
+import html
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import nbformat
+from latex2mathml.converter import convert as latex_to_mathml
+from markupsafe import Markup
+from nbconvert.filters import strip_ansi
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+from bnnlib.claims import VERDICTS
+
+TEMPLATES = Path(__file__).parent / "templates"
+LONG_LOG = 12  # lines; a longer one is folded
+IMAGES = {"image/svg+xml": "svg+xml", "image/png": "png", "image/jpeg": "jpeg"}
+# What latex2mathml leaves to the browser, which then sets it as if it stood between two things:
+# the bars of |r|, the name in max(0, x), the sign in [-1, 1] or = -1.
+SPACING = (
+    (r'<mo(?: stretchy="false")?>(&#x0007C;)', r'<mo stretchy="false" lspace="0" rspace="0">\1'),
+    (r"<mo>([A-Za-z]+)</mo>", r'<mo lspace="0" rspace="0">\1</mo>'),
+    (
+        r"(<mo[^>]*>(?!&#x00029;|&#x0007[CD];|\])[^<]*</mo>)<mo>(&#x02212;|&#x0002B;|&#x000B1;)</mo>",
+        r'\1<mo form="prefix">\2</mo>',
+    ),
+)
+CAPTION = re.compile(r"[*_]*(Figure|Table) \d")
+
+
+@dataclass
+class Block:
+    """One piece of a page, as the template lays it out."""
+
+    kind: str  # "text", "caption", "code", "parameters", "output", "log" or "figure"
+    body: Markup
+    fold: str = ""  # what stands on the fold when the piece is folded away
+
+
+class _Markdown(IPythonRenderer):
+    """Markdown to HTML with formulas as MathML, and the headings it met."""
+
+    def __init__(self):
+        super().__init__(escape=False)
+        self.headings: list[tuple[int, str, str]] = []  # level, id, text
+
+    def block_math(self, body: str) -> str:
+        return f'<div class="scroll">{formula(body, "block")}</div>'
+
+    def inline_math(self, body: str) -> str:
+        return formula(body, "inline")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
+
+    def heading(self, text: str, level: int, **attributes) -> str:
+        words = html.unescape(re.sub(r"<[^>]+>", "", text))
+        slug = re.sub(r"\W+", "-", words.lower()).strip("-")
+        taken = [known for _, known, _ in self.headings]
+        slug += f"-{len(taken)}" if slug in taken else ""
+        self.headings.append((level, slug, words))
+        return f'<h{level} id="{slug}">{text}</h{level}>\n'
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        """A sibling notebook's link leads to its page."""
+        return super().link(text, re.sub(r"^(\d\d_\w+)\.ipynb\b", r"\1.html", url), title)
+
+
+def formula(latex: str, display: str) -> str:
+    """LaTeX as MathML; as it stands, in a code element, if a part of it is not understood."""
+    mathml = latex_to_mathml(latex.strip(), display=display)
+    if re.search(r"\\[A-Za-z]|<mi>&</mi>", mathml):
+        return f"<code>{html.escape(latex)}</code>"
+    for pattern, better in SPACING:
+        mathml = re.sub(pattern, better, mathml)
+    return mathml
+
+
+def title(notebook: NotebookNode) -> str:
+    """The notebook's first heading, as plain text."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (found := re.search(r"^# (.+)$", cell.source, re.M)):
+            return found[1].strip()
+    return "Untitled"
+
+
+def blocks(notebook: NotebookNode, markdown: _Markdown) -> list[Block]:
+    """The page's pieces, in order."""
+    pieces = []
+    injected = any("injected-parameters" in _tags(cell) for cell in notebook.cells)
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            kind = "caption" if CAPTION.match(cell.source) else "text"
+            pieces.append(Block(kind, _tables(MarkdownWithMath(markdown)(cell.source))))
+        elif cell.cell_type == "code" and cell.source.strip():
+            pieces.append(_source(cell, injected))
+            alternative = cell.metadata.get("alt") or _caption_after(notebook, index)
+            pieces += [_output(output, alternative, markdown) for output in cell.outputs]
+    return pieces
+
+
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def _source(cell: NotebookNode, injected: bool) -> Block:
+    """A code cell's source; folded if it only draws, or holds parameters that were replaced."""
+    tags, source = _tags(cell), cell.source
+    if "injected-parameters" in tags:
+        return Block("parameters", code(source.removeprefix("# Parameters\n")))
+    if "parameters" in tags:
+        return Block("parameters", code(source), "The parameters' defaults" if injected else "")
+    draws = any(kind in IMAGES for output in cell.outputs for kind in output.get("data", ()))
+    fold = "Code of this figure" if draws else "Code" if "hide-input" in tags else ""
+    return Block("code", code(source), fold)
+
+
+def code(source: str) -> Markup:
+    """Python source, highlighted."""
+    return Markup(highlight(source, PythonLexer(), HtmlFormatter()))
+
+
+def _caption_after(notebook: NotebookNode, index: int) -> str:
+    """The text of the caption below a cell, for those who can't see the figure."""
+    below = notebook.cells[index + 1] if index + 1 < len(notebook.cells) else None
+    if below is None or not CAPTION.match(below.source):
+        return ""
+    return re.sub(r"[*_`$\\]", "", below.source.split("\n\n")[0])
+
+
+def _output(output: NotebookNode, alternative: str, markdown: _Markdown) -> Block:
+    """What a cell left: a log, a figure, a table, text."""
+    if output.output_type == "stream":
+        return log(output.text)
+    if output.output_type == "error":
+        return log("\n".join(output.traceback))
+    for kind in IMAGES:
+        if kind in output.data:
+            return Block("figure", image(output.data[kind], kind, alternative))
+    if "text/html" in output.data:
+        return Block("output", _tables(output.data["text/html"]))
+    if "text/markdown" in output.data:
+        return Block("output", _tables(MarkdownWithMath(markdown)(output.data["text/markdown"])))
+    return log(output.data.get("text/plain", ""))
+
+
+def log(text: str) -> Block:
+    """Printed text, as a terminal would leave it; a long one is folded away."""
+    lines = [line.rstrip("\r").split("\r")[-1] for line in strip_ansi(text).strip("\n").split("\n")]
+    fold = f"Log, {len(lines)} lines" if len(lines) > LONG_LOG else ""
+    return Block("log", Markup("<pre>{}</pre>").format("\n".join(lines)), fold)
+
+
+def image(data: str, kind: str, alternative: str) -> Markup:
+    """An image inside the page. As a data address: ids of several inline SVGs would collide."""
+    encoded = base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else data.strip()
+    address = f"data:image/{IMAGES[kind]};base64,{encoded}"
+    return Markup('<img src="{}" alt="{}">').format(address, alternative)
+
+
+def _tables(fragment: str) -> Markup:
+    """HTML with its tables set as ours."""
+    fragment = re.sub(r"<style scoped>.*?</style>", "", fragment, flags=re.S)
+    return Markup(re.sub(r"<table.*?</table>", _table, fragment, flags=re.S))
+
+
+def _table(found: re.Match) -> str:
+    """A table in a box that scrolls on its own; verdicts marked, numbers kept with their units."""
+    table = re.sub(r"(?<=\d) (?=[%×])", "\N{NO-BREAK SPACE}", found[0])
+    table = re.sub(r"\bn = (?=\d)", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", table)
+    verdict = f"<td>({'|'.join(VERDICTS)})</td>"
+    table = re.sub(verdict, lambda match: f"<td>{chip(match[1])}</td>", table)
+    return f'<div class="scroll">{table}</div>'
+
+
+def chip(verdict: str) -> Markup:
+    """A verdict as a coloured word."""
+    tone = re.sub(r"\W+", "-", verdict)
+    return Markup('<span class="verdict {}">{}</span>').format(tone, verdict)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"chip": chip, "minutes": minutes}
+    environment.globals["style"] = Markup(_style())
+    return environment
+
+
+def _style() -> str:
+    """The one style sheet: ours, and the colours of highlighted code by day and by night."""
+    day, night = (
+        HtmlFormatter(style=name).get_style_defs(".highlight")
+        for name in ("default", "github-dark")
+    )
+    dark = f"@media (prefers-color-scheme: dark) {{\n{night}\n}}"
+    return f"{day}\n{dark}\n{(TEMPLATES / 'style.css').read_text('utf-8')}"
+
+
+def minutes(seconds: float) -> str:
+    """A duration for reading."""
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def render(template: str, **values) -> str:
+    """A template of ours, filled."""
+    return _templates().get_template(template).render(**values)
+
+
+def page(path: Path, siblings: list[Path]) -> str:
+    """The HTML of one executed notebook, <results>/<profile>/NN_name.ipynb."""
+    notebook = nbformat.read(path, as_version=4)
+    markdown = _Markdown()
+    body = blocks(notebook, markdown)
+    place = siblings.index(path)
+    metrics = path.parent / "metrics" / f"{path.stem}.json"
+    return render(
+        "page.html.j2",
+        title=title(notebook),
+        name=path.stem,
+        profile=path.parent.name,
+        blocks=body,
+        contents=[heading for heading in markdown.headings if heading[0] in (2, 3)],
+        previous=siblings[place - 1].stem if place else "",
+        next=siblings[place + 1].stem if place + 1 < len(siblings) else "",
+        execution=notebook.metadata.get("execution", {}),
+        metrics=json.loads(metrics.read_bytes()) if metrics.exists() else None,
+    )

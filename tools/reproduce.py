@@ -1,0 +1,233 @@
+"""What `make reproduce`, `make render` and `make results` do: notebooks, then pages, then a table.
+
+Everything is made in build/ and put in place when it is whole; stamps in build/ let a repeated call
+go on where the last one ended.
+"""
+
+import argparse
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from bnnlib import ROOT, runs
+from tools import run_notebooks, site, summary
+from tools.collect import collect, superseded
+from tools.files import only_one, replace_all, require_writable
+from tools.pages import minutes
+from tools.run_notebooks import BUILD, NOTEBOOKS, Outcome
+
+README = ROOT / "README.md"
+DATASETS = ("mnist", "cifar10")  # what the notebooks read, by the names of bnnlib.data
+
+
+class Making:
+    """One call: which notebooks, how, and where to."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.retrain = options.target != "render"
+        self.profile = options.profile
+        self.forced = bool(options.only) or not self.retrain  # without regard to stamps
+        self.committed = options.target == "results"
+        self.results = site.COMMITTED if self.committed else site.COMMITTED / "local"
+        self.staged = BUILD / "staged" / self.results.name
+        target = f"nb-{options.only}" if options.only else options.target
+        self.command = f"make {target} PROFILE={self.profile}"
+        self.values = {
+            path: run_notebooks.parameters(path, self.profile, self.retrain, options.parameters)
+            for path in run_notebooks.find(options.only)
+        }
+        run_notebooks.check_profile_file(self.profile)
+
+    def refuse_early(self) -> None:
+        """Raise what would otherwise come up after hours of training."""
+        require_writable(BUILD)
+        require_writable(self.results)
+        if not self.committed:
+            return
+        if self.profile == "smoke":
+            raise ValueError("the smoke profile is for tests: nothing of it is committed")
+        if runs.commit()[1]:
+            raise ValueError("make results needs a clean tree: commit the sources first")
+        summary.replace_block(README.read_text("utf-8"), "")
+
+    def make(self, notebook: Path) -> Outcome | None:
+        """Execute one notebook and put what it left in place; None if that is up to date."""
+        stamp = BUILD / "stamps" / self.results.name / self.profile / notebook.stem
+        executed = self.results / self.profile / notebook.name
+        key = self.key(notebook)
+        if not self.forced and executed.exists() and stamp.exists() and stamp.read_text() == key:
+            return None
+        stamp.unlink(missing_ok=True)
+        self.clear(notebook.stem)
+        outcome = run_notebooks.execute(
+            notebook,
+            self.values[notebook],
+            self.staged / self.profile / notebook.name,
+            self.command,
+            self.staged.relative_to(ROOT).as_posix(),
+        )
+        if outcome.error:
+            self.clear(notebook.stem)
+            return outcome
+        self.put_in_place(notebook.stem)
+        if self.retrain:
+            replace_all({stamp: key.encode()})
+        return outcome
+
+    def key(self, notebook: Path) -> str:
+        """Hash of all that a notebook's outcome rests on, earlier notebooks' numbers too."""
+        files = [notebook, *sorted((ROOT / "bnnlib").rglob("*.py")), NOTEBOOKS / "claims.toml"]
+        metrics = sorted((self.staged / self.profile / "metrics").glob("*.json"))
+        files += [path for path in metrics if path.stem < notebook.stem]
+        digest = hashlib.sha256(json.dumps(self.values[notebook]).encode())
+        for path in files:
+            digest.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
+        return digest.hexdigest()
+
+    def left_by(self, name: str, folder: Path) -> list[Path]:
+        """The files of a notebook in the staged or the final results."""
+        return [
+            *folder.glob(f"{self.profile}/{name}.ipynb"),
+            *folder.glob(f"{self.profile}/metrics/{name}.json"),
+            *folder.glob(f"{self.profile}/figures/{name}-*"),
+        ]
+
+    def clear(self, name: str) -> None:
+        """Forget what an earlier or failed execution left in the staged results."""
+        for path in self.left_by(name, self.staged):
+            path.unlink()
+
+    def put_in_place(self, name: str) -> None:
+        """Move a notebook's files and the records behind them into the results, all or none."""
+        files = self.left_by(name, self.staged)
+        contents = {
+            self.results / path.relative_to(self.staged): path.read_bytes() for path in files
+        }
+        for path in files:
+            if path.parent.name == "metrics":
+                contents |= collect(json.loads(path.read_bytes()), self.results)
+        outdated = set(self.left_by(name, self.results)) - contents.keys()
+        replace_all(contents)
+        for path in outdated:
+            path.unlink()
+
+
+def fetch_data() -> None:
+    """Get the data first, with its progress on the terminal; notebooks can do without."""
+    fetched = subprocess.run(
+        [sys.executable, "-m", "bnnlib.data", *DATASETS], cwd=ROOT, check=False
+    )
+    if fetched.returncode:
+        print("Going on with stand-in data for what is missing: not comparable with the paper.")
+
+
+def make_all(making: Making) -> list[Outcome]:
+    """Every notebook, one line each; -> the failures."""
+    failures, started = [], time.monotonic()
+    for notebook in making.values:
+        print(f"  {notebook.stem:<22}", end="", flush=True)
+        outcome = making.make(notebook)
+        if outcome is None:
+            print("up to date", flush=True)
+        elif outcome.error:
+            failures.append(outcome)
+            print(f"FAILED after {minutes(outcome.seconds)}: {outcome.error}", flush=True)
+        else:
+            print(f"{minutes(outcome.seconds):<14}{outcome.peak_memory:.1f} GB", flush=True)
+            _note_cost(making.profile, outcome)
+    print(f"  {'together':<22}{minutes(time.monotonic() - started)}")
+    return failures
+
+
+def _note_cost(profile: str, outcome: Outcome) -> None:
+    """Keep what the notebook took in build/timings/<profile>.json."""
+    path = BUILD / "timings" / f"{profile}.json"
+    costs = json.loads(path.read_bytes()) if path.exists() else {}
+    costs[outcome.notebook] = {
+        "seconds": round(outcome.seconds, 1),
+        "peak_memory_gb": round(outcome.peak_memory, 2),
+    }
+    replace_all({path: json.dumps(costs, indent=1).encode()})
+
+
+def sum_up(making: Making) -> None:
+    """Pages, the README's table for committed results, and the table on the terminal."""
+    if making.committed:
+        for path in superseded(making.results / "models"):
+            path.unlink()
+    site.build(making.results)
+    mine, committed = (
+        summary.rows(summary.load(folder)) for folder in (making.results, site.COMMITTED)
+    )
+    if making.committed:
+        text = summary.replace_block(README.read_text("utf-8"), summary.as_markdown(mine))
+        replace_all({README: text.encode()})
+    print(f"\n{summary.as_text(mine, committed)}\n\n{summary.tally(mine)}")
+    print(f"Open {(making.results / 'index.html').relative_to(ROOT)} in a browser.")
+
+
+def report_failures(making: Making, failures: list[Outcome]) -> int:
+    """Name what failed and where to read it; -> exit status."""
+    for outcome in failures:
+        kept = BUILD / "failed" / making.profile / f"{outcome.notebook}.ipynb"
+        print(
+            f"{outcome.notebook} failed: {outcome.error}. Read {kept.relative_to(ROOT)}; "
+            "its last good page is as it was.",
+            file=sys.stderr,
+        )
+    return int(bool(failures))
+
+
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.reproduce", description=__doc__)
+    parser.add_argument("target", choices=("reproduce", "render", "results"))
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--only", default="", metavar="NUMBER", help="one notebook, such as 04")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parsed = parser.parse_args(arguments)
+    if parsed.target == "results" and parsed.p:
+        parser.error("committed results are made with the profile's own parameters")
+    parsed.parameters = {name: yaml.safe_load(value) for name, value in parsed.p}
+    return parsed
+
+
+def interrupt(*_) -> None:
+    """SIGTERM ends Python as Ctrl-C does, so that no kernel is left behind."""
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        making = Making(options(arguments))
+        making.refuse_early()
+        with only_one(BUILD / ".lock"):
+            if making.profile != "smoke":
+                fetch_data()
+            print(f"{making.command}, into {making.results.relative_to(ROOT)}/", flush=True)
+            failures = make_all(making)
+            sum_up(making)
+        return report_failures(making, failures)
+    except (ValueError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        place = error.filename or "the disk"
+        print(
+            f"{place}: {error.strerror or error}. See to that, then repeat: what is done stays "
+            "done, and no page was replaced by half of one.",
+            file=sys.stderr,
+        )
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    return 1
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, interrupt)
+    sys.exit(main())

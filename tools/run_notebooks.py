@@ -1,0 +1,214 @@
+"""Execute a notebook with papermill: the one path that make and the tests use."""
+
+import ast
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+import psutil
+import yaml
+from ipykernel.kernelspec import install as install_kernel
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+from bnnlib import ROOT
+from tools.files import replace_all
+
+NOTEBOOKS = ROOT / "notebooks"
+BUILD = ROOT / "build"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an execution went. `error` is one line, empty for a success."""
+
+    notebook: str  # "04_mnist"
+    seconds: float
+    peak_memory: float  # GB, of the kernel and its children together
+    error: str = ""
+
+
+def find(only: str = "", folder: Path = NOTEBOOKS) -> list[Path]:
+    """The notebooks in number order, or the one with this number. Raises ValueError for none."""
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    chosen = [path for path in paths if not only or path.stem.split("_")[0] == only]
+    if not chosen:
+        numbers = ", ".join(path.stem.split("_")[0] for path in paths)
+        raise ValueError(f"no notebook has the number {only!r}: choose one of {numbers}")
+    return chosen
+
+
+def parameters(notebook: Path, profile: str, retrain: bool, extra: dict | None = None) -> dict:
+    """What to inject: the profile's file, then `retrain`, then `extra` (from the command line).
+
+    Raises ValueError for an unknown profile, a name that the notebook has not, or a value that is
+    of another kind than the default.
+    """
+    file = notebook.parent / "params" / f"{profile}.yaml"
+    if not file.exists():
+        known = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml")))
+        raise ValueError(f"unknown profile {profile!r}: choose one of {known}")
+    tables = yaml.safe_load(file.read_text("utf-8")) or {}
+    defaults = _defaults(notebook)
+    shared = {k: v for k, v in tables.get("defaults", {}).items() if k in defaults}
+    given = shared | tables.get(notebook.stem, {}) | {"retrain": retrain} | (extra or {})
+    for name in given:
+        if name not in defaults:
+            raise ValueError(
+                f"{notebook.stem} has no parameter {name!r}: it has {', '.join(defaults)}"
+            )
+    return {name: _typed(name, value, defaults[name]) for name, value in given.items()}
+
+
+def check_profile_file(profile: str, folder: Path = NOTEBOOKS) -> None:
+    """Raise ValueError for a table or a default in the profile's file that fits no notebook."""
+    tables = yaml.safe_load((folder / "params" / f"{profile}.yaml").read_text("utf-8")) or {}
+    known = {path.stem: _defaults(path) for path in find(folder=folder)}
+    for table in tables.keys() - known.keys() - {"defaults"}:
+        raise ValueError(f"params/{profile}.yaml names {table!r}, and no notebook is called so")
+    for name in tables.get("defaults", {}):
+        if not any(name in defaults for defaults in known.values()):
+            raise ValueError(f"params/{profile}.yaml sets {name!r}, and no notebook has it")
+
+
+def _defaults(notebook: Path) -> dict:
+    """Parameter name -> default value, from the notebook's parameters cell."""
+    inspected = papermill.inspect_notebook(notebook)
+    return {name: ast.literal_eval(entry["default"]) for name, entry in inspected.items()}
+
+
+def _typed(name: str, value, default):
+    """The value as the kind that the default has: for YAML, 1e-3 is a string and 3 no float."""
+    kind = type(default)
+    if type(value) is kind:
+        return value
+    try:
+        if (kind, type(value)) not in ((float, int), (float, str), (str, int), (str, float)):
+            raise ValueError
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"{name} takes a value like {default!r}, got {value!r}") from None
+
+
+def execute(notebook: Path, values: dict, output: Path, command: str, results: str) -> Outcome:
+    """Run a notebook top to bottom in a fresh kernel of this Python.
+
+    A success leaves `output`, scrubbed; a failure leaves the last good `output` as it was, and the
+    notebook with its traceback in build/failed/. Standard output can be followed in build/logs/.
+    `results` is where the notebook saves and publishes, relative to the repository's root.
+    """
+    running, failed, log = (
+        BUILD / folder / output.parent.name / f"{notebook.stem}{suffix}"
+        for folder, suffix in (("running", ".ipynb"), ("failed", ".ipynb"), ("logs", ".log"))
+    )
+    for path in (running, failed, log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with _environment(command, results), _peak_memory() as peak, log.open("w") as stdout:
+        error = _run(notebook, values, running, stdout)
+    outcome = Outcome(notebook.stem, time.monotonic() - started, peak[0] / 1e9, error)
+    if error and running.exists():
+        running.replace(failed)
+    elif not error:
+        executed = scrub(nbformat.read(running, as_version=4), outcome)
+        replace_all({output: (nbformat.writes(executed) + "\n").encode()})
+        failed.unlink(missing_ok=True)
+    return outcome
+
+
+def _run(notebook: Path, values: dict, output: Path, stdout) -> str:
+    """Let papermill execute; -> one line that says what went wrong, empty if nothing did."""
+    for chatty in ("papermill", "asyncio"):  # asyncio shows a traceback on Ctrl-C
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    try:
+        papermill.execute_notebook(
+            notebook,
+            output,
+            values,
+            kernel_name="python3",
+            cwd=notebook.parent,
+            progress_bar=False,
+            stdout_file=stdout,
+            extra_arguments=["--log-level=CRITICAL"],  # it warns of its own loopback and shutdown
+        )
+    except papermill.PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}".strip().split("\n")[0]
+    except Exception as error:  # the kernel died, the disk is full: other notebooks may still run
+        return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+    finally:
+        for child in psutil.Process().children(recursive=True):
+            child.kill()  # a kernel must not outlive an interrupt
+    return ""
+
+
+@contextmanager
+def _environment(command: str, results: str):
+    """What the kernel inherits: this bnnlib, this Python, none of the user's start-up files."""
+    kernels = BUILD / "kernel"
+    install_kernel(prefix=str(kernels))  # its kernel.json names sys.executable
+    before = dict(os.environ)
+    os.environ |= {
+        "BNN_COMMAND": command,
+        "BNN_RESULTS": results,
+        "IPYTHONDIR": str(BUILD / "ipython"),
+        "JUPYTER_PATH": str(kernels / "share" / "jupyter"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYTHONPATH": str(ROOT),
+    }
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+@contextmanager
+def _peak_memory():
+    """A list whose only element becomes the most bytes that our children held at once."""
+    peak, done = [0], threading.Event()
+
+    def watch():
+        while not done.wait(0.2):
+            try:
+                children = psutil.Process().children(recursive=True)
+                peak[0] = max(peak[0], sum(child.memory_info().rss for child in children))
+            except psutil.Error:
+                continue  # one of them ended while we looked
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+
+
+def scrub(notebook: nbformat.NotebookNode, outcome: Outcome) -> nbformat.NotebookNode:
+    """Take out what belongs to one machine or one moment; leave how long it took and its memory."""
+    CoalesceStreamsPreprocessor(enabled=True)(notebook, {})  # a log is one output, not one a line
+    metadata = {k: v for k, v in notebook.metadata.items() if k in ("kernelspec", "language_info")}
+    cost = {"seconds": round(outcome.seconds, 1), "peak_memory_gb": round(outcome.peak_memory, 2)}
+    notebook.metadata = nbformat.from_dict(metadata | {"execution": cost})
+    for cell in notebook.cells:
+        kept = {k: v for k, v in cell.metadata.items() if k in ("alt", "tags")}
+        cell.metadata = nbformat.from_dict(kept)
+    text = nbformat.writes(notebook)
+    for path, name in _machine_paths().items():
+        text = text.replace(json.dumps(path, ensure_ascii=False)[1:-1], name)
+    text = re.sub(r"/[^\s\"'\\]*/ipykernel_\d+/\d+\.py", "cell", text)  # IPython's name for a cell
+    return nbformat.reads(text, as_version=4)
+
+
+def _machine_paths() -> dict[str, str]:
+    """Path of this machine -> what to say instead, the longest first."""
+    paths = {str(Path.home()): "~", sys.base_prefix: "python", sys.prefix: "python", str(ROOT): "."}
+    return {path: paths[path] for path in sorted(paths, key=len, reverse=True) if len(path) > 1}
