@@ -47,8 +47,8 @@ def sample_sign(x: Tensor, generator: Generator) -> Tensor:
     return _plus_minus(torch.lt(draw, hard_sigmoid(x.detach()), out=draw))
 
 
-class _Binarize(torch.autograd.Function):
-    """Binarize forward; straight through backward, with or without the cancellation."""
+class StraightThrough(torch.autograd.Function):
+    """Binarize forward, pass the gradient straight through backward: the rule behind `binarize`."""
 
     @staticmethod
     def forward(ctx, real: Tensor, generator: Generator | None, cancel: bool) -> Tensor:
@@ -76,4 +76,4 @@ def binarize(real: Tensor, generator: Generator | None = None, cancel: bool = Tr
 
     real: any shape. Returns the same shape and dtype, values in {-1, +1}.
     """
-    return _Binarize.apply(real, generator, cancel)
+    return StraightThrough.apply(real, generator, cancel)

@@ -16,7 +16,7 @@ from bnnlib.binarize import binarize
 def glorot_multiplier(fan_in: int, fan_out: int) -> float:
     r"""$\gamma_k = 1/\sqrt{1.5/(fan_{in} + fan_{out})}$, the factor on a layer's weight updates.
 
-    Paper, Algorithm 1 ("the weights' learning rates are scaled with the Glorot coefficients");
+    Paper, Algorithm 1, where it multiplies the weights' learning rate and is called after Glorot;
     authors' code, binary_net.py:96-98 (dense) and :138-142 (convolution, fans include the kernel
     area).
     """

@@ -195,8 +195,8 @@ PROFILES: dict[str, dict[str, dict]] = {
         **{recipe.name: _TINY_MLP for recipe in GRADIENTS},
     },
     "quick": {
-        "mnist-theano": {**_QUICK_MNIST, "epochs": 8},
-        "mnist-theano-float": {**_QUICK_MNIST, "epochs": 4},
+        "mnist-theano": {**_QUICK_MNIST, "epochs": 7},
+        "mnist-theano-float": {**_QUICK_MNIST, "epochs": 3},
         "cifar10-theano": {**_QUICK_CIFAR10, "epochs": 5},
         "cifar10-theano-float": {**_QUICK_CIFAR10, "epochs": 3},
         **{recipe.name: _QUICK_GRADIENTS for recipe in GRADIENTS},
