@@ -245,29 +245,32 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
 def obtain(recipe: Recipe, profile: str, seeds: int, retrain: bool) -> list[dict]:
     """The records of seeds 0 .. seeds - 1. With `retrain`, missing ones are trained first.
 
-    Without, a named recipe's committed records are read, an altered one's from build/runs; what is
-    not there is absent, so the list may be empty. Raises ValueError for a negative number of seeds.
+    Without, the committed records of a named recipe are read, or else what build/runs holds; a seed
+    that is in neither is absent, so the list may be empty. Raises ValueError for a negative number.
     """
     if seeds < 0:
         raise ValueError(f"seeds must not be negative, got {seeds}")
     if retrain:
         device = default_device()
         return [run(recipe, profile, seed, device) for seed in range(seeds)]
+    paths = (_record_paths(recipe, profile, seed) for seed in range(seeds))
+    return [runs.read_record(found[0]) for found in paths if found]
+
+
+def _record_paths(recipe: Recipe, profile: str, seed: int) -> list[Path]:
+    """Where a run's record lies, committed ones first."""
     named = recipes.is_named(recipe, profile)
-    found = []
-    for seed in range(seeds):
-        fresh = (runs.fresh_path(recipe, device, seed) for device in ("cuda", "cpu"))
-        paths = runs.committed_paths(recipe, profile, seed) if named else fresh
-        found += [runs.read_record(path) for path in paths if path.exists()][:1]
-    return found
+    committed = runs.committed_paths(recipe, profile, seed) if named else []
+    fresh = (runs.fresh_path(recipe, device, seed) for device in ("cuda", "cpu"))
+    return [*committed, *(path for path in fresh if path.exists())]
 
 
 def network_path(recipe: Recipe, profile: str, retrain: bool) -> Path | None:
     """The file of seed 0's trained network that belongs to what `obtain` returns; None without."""
     fresh = runs.fresh_path(recipe, default_device(), 0).with_suffix(".safetensors")
+    committed = runs.NETWORKS / f"{recipe.name}-{profile}.safetensors"
     named = not retrain and recipes.is_named(recipe, profile)
-    path = runs.NETWORKS / f"{recipe.name}-{profile}.safetensors" if named else fresh
-    return path if path.exists() else None
+    return next((path for path in ([committed] if named else []) + [fresh] if path.exists()), None)
 
 
 def default_device() -> str:

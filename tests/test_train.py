@@ -173,6 +173,11 @@ def test_without_retraining_only_what_exists_is_returned(fresh):
     assert train.obtain(altered, "smoke", 2, retrain=False) == [record]
     runs.write_record(path, {k: v for k, v in record.items() if k != "digest"})
     assert len(train.obtain(SMOKE, "smoke", 3, retrain=False)) == 1
+    fresh_run = train.run(SMOKE, "smoke", 0)
+    assert train.obtain(SMOKE, "smoke", 3, retrain=False)[0] == fresh_run
+    committed = runs.COMMITTED / SMOKE.name / "smoke" / "cpu-seed0.json"
+    runs.write_record(committed, {**fresh_run, "profile": "as committed"})
+    assert train.obtain(SMOKE, "smoke", 1, retrain=False)[0]["profile"] == "as committed"
     with pytest.raises(ValueError, match="must not be negative, got -1"):
         train.obtain(SMOKE, "smoke", -1, retrain=False)
 
