@@ -80,6 +80,15 @@ def parameter_groups(network: nn.Module, glorot: bool, clip: bool) -> list[dict]
     return [*groups, {"params": rest}]
 
 
+def exponential_decay(first: float, last: float, epoch: int, epochs: int) -> float:
+    """Learning rate of an epoch counted from 0: first (last / first)^(epoch / epochs).
+
+    The paper's Algorithm 1 prints the decay with every step; the authors' code decays by epoch
+    (binary_net.py:320). `last` would be the rate of one more epoch.
+    """
+    return first * (last / first) ** (epoch / epochs)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """Set the rate of every group; the groups' own scales stay."""
     for group in optimizer.param_groups:

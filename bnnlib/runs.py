@@ -27,9 +27,9 @@ from bnnlib.recipes import Recipe
 SCHEMA = 1
 COMMITTED = ROOT / "results" / "runs"
 NETWORKS = ROOT / "results" / "models"
-FRESH = ROOT / "build" / "runs"
+FRESH = ROOT / os.environ.get("BNN_RUNS", "build/runs")
 # The modules that determine a run's numbers. The data are bound by their own hash.
-DETERMINING = ("analysis", "binarize", "layers", "models", "optim", "train")
+DETERMINING = ("analysis", "binarize", "inputs", "layers", "models", "optim", "train")
 # What `dirty` looks at: everything that makes results, and nothing that they are made into.
 SOURCES = ("bnnlib", "notebooks", "tools", "Makefile", "requirements.txt")
 
@@ -40,9 +40,10 @@ def results_folder() -> Path:
 
 
 def _significant_source(source: str) -> str:
-    """Python source without comments, blank lines, docstrings and spaces within a line.
+    """Python source without comments, blank lines, docstrings and spaces.
 
-    Tokens are joined without a separator because Python 3.12 cuts f-strings into more of them.
+    Tokens are joined without a separator, and spaces in strings go too, because Python 3.12 cuts
+    f-strings into more tokens and leaves out the spaces between them.
     """
     marks = {token.NEWLINE: "\n", token.INDENT: "\t", token.DEDENT: "\b"}
     kept, previous, in_docstring = [], token.NEWLINE, False
@@ -55,7 +56,7 @@ def _significant_source(source: str) -> str:
         if not in_docstring:
             kept.append(marks.get(tok.type, tok.string))
         previous = tok.type
-    return "".join(kept)
+    return "".join(kept).replace(" ", "")
 
 
 @cache
@@ -131,14 +132,17 @@ def write_atomic(path: Path, content: bytes) -> None:
 def commit() -> tuple[str, bool]:
     """The checked-out commit and whether sources differ from it; taken once, at the start.
 
-    Without git a COMMIT file (for copies that leave git behind) is read; else ("unknown", True).
+    Without git, or inside another repository, a COMMIT file is read (for copies that leave git
+    behind; nothing tells whether they were changed); else ("unknown", True).
     """
     stamp = ROOT / "COMMIT"
     try:
-        head = _git("rev-parse", "HEAD").strip()
-        return head, bool(_git("status", "--porcelain", "--", *SOURCES).strip())
+        if Path(_git("rev-parse", "--show-toplevel").strip()) == ROOT:
+            head = _git("rev-parse", "HEAD").strip()
+            return head, bool(_git("status", "--porcelain", "--", *SOURCES).strip())
     except (OSError, subprocess.CalledProcessError):
-        return (stamp.read_text().strip(), False) if stamp.exists() else ("unknown", True)
+        pass
+    return (stamp.read_text().strip(), False) if stamp.exists() else ("unknown", True)
 
 
 def _git(*arguments: str) -> str:

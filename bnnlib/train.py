@@ -1,15 +1,16 @@
 """Training: one flat loop, evaluation, and `python -m bnnlib.train`. No plots, no tables.
 
-The data stay on the device as uint8. A run draws from three generators of its own (initial weights,
+A run draws from three generators of its own (initial weights,
 order of the images, noise), all derived from its seed.
 """
 
 import argparse
 import copy
+import math
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,52 +19,10 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from bnnlib import analysis, data, models, optim, recipes, runs
+from bnnlib.inputs import Images, TrainingData, training_data
 from bnnlib.recipes import Recipe
 
 EVALUATION_BATCH = 500
-SMOKE_IMAGES = {"train": 1200, "test": 300}
-
-
-@dataclass(frozen=True)
-class Images:
-    """One split on the device: images (N, ...) uint8, labels (N,) int64."""
-
-    images: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a run trains on, selects by, and is tested on; and where it came from."""
-
-    train: Images
-    validation: Images
-    test: Images
-    source: str
-    sha256: str
-    stand_in: bool
-
-
-def training_data(recipe: Recipe, profile: str, device: str = "cpu") -> TrainingData:
-    """The recipe's data: real where they can be had, else the stand-in; smoke draws a small one."""
-    if profile == "smoke":
-        dataset = data.stand_in(recipe.dataset, **SMOKE_IMAGES)
-    else:
-        dataset = data.load_or_stand_in(recipe.dataset)
-    split = data.split(dataset)
-    count = recipe.train_images or len(split.train_images)
-    return TrainingData(
-        train=_to_device(split.train_images[:count], split.train_labels[:count], device),
-        validation=_to_device(split.validation_images, split.validation_labels, device),
-        test=_to_device(dataset.test_images, dataset.test_labels, device),
-        source=dataset.source,
-        sha256=dataset.sha256,
-        stand_in=dataset.stand_in,
-    )
-
-
-def _to_device(images, labels, device: str) -> Images:
-    return Images(torch.tensor(images, device=device), torch.tensor(labels, device=device).long())
 
 
 def squared_hinge(scores: Tensor, labels: Tensor) -> Tensor:
@@ -77,7 +36,7 @@ def squared_hinge(scores: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(network: nn.Module, split: Images) -> tuple[float, float]:
-    """(mean squared hinge loss, error in percent) over a whole split, in evaluation mode."""
+    """(mean squared hinge loss, error in percent) over a whole split; leaves evaluation mode on."""
     network.eval()
     loss, errors = 0.0, 0
     for start in range(0, len(split.images), EVALUATION_BATCH):
@@ -85,7 +44,6 @@ def evaluate(network: nn.Module, split: Images) -> tuple[float, float]:
         scores = network(split.images[start : start + EVALUATION_BATCH])
         loss += squared_hinge(scores, labels).item() * len(labels)
         errors += (scores.argmax(1) != labels).sum().item()
-    network.train()
     return loss / len(split.images), 100 * errors / len(split.images)
 
 
@@ -116,6 +74,7 @@ def train_epoch(
 
     Returns the loss of every step, (steps,), on the device: nothing waits for it inside the epoch.
     """
+    network.train()
     losses = []
     for batch in order.split(batch_size)[: len(order) // batch_size]:
         optimizer.zero_grad()
@@ -134,8 +93,11 @@ def fit(
 
     The paper's selection: the test error is that of the epoch with the best validation error, the
     latest of equals (binary_net.py:296-304). The network returned is that epoch's.
-    Raises FloatingPointError, naming recipe, epoch and step, when the loss is no longer finite.
+    Raises FloatingPointError, naming recipe, epoch and step, when the loss is no longer finite,
+    ValueError for a negative seed.
     """
+    if seed < 0:
+        raise ValueError(f"{recipe.name}: a seed must not be negative, got {seed}")
     network = build_network(recipe, seed, device)
     groups = optim.parameter_groups(network, recipe.glorot_multiplier, recipe.clip_weights)
     optimizer = optim.Adam(groups, recipe.learning_rate)
@@ -145,13 +107,21 @@ def fit(
     with _progress(recipe, training, seed) as progress:
         for epoch in range(recipe.epochs):
             started = time.perf_counter()
-            optim.set_learning_rate(optimizer, recipe.learning_rate_at(epoch))
+            rate = optim.exponential_decay(
+                recipe.learning_rate, recipe.final_learning_rate, epoch, recipe.epochs
+            )
+            optim.set_learning_rate(optimizer, rate)
             order = torch.randperm(len(training.train.images), generator=shuffle).to(device)
             losses = train_epoch(
                 network, optimizer, training.train, order, recipe.batch_size, progress
             )
             _require_finite(losses, recipe, epoch)
             validation_loss, validation_error = evaluate(network, training.validation)
+            if not math.isfinite(validation_loss):
+                where = f"after epoch {epoch + 1}"
+                raise FloatingPointError(
+                    f"{recipe.name}: validation loss {validation_loss} {where}"
+                )
             signs, previous = analysis.latent_signs(network), signs
             history.append(
                 {
@@ -159,7 +129,7 @@ def fit(
                     "train_loss": losses.mean().item(),
                     "validation_loss": validation_loss,
                     "validation_error": validation_error,
-                    "learning_rate": recipe.learning_rate_at(epoch),
+                    "learning_rate": rate,
                     "seconds": time.perf_counter() - started,
                     "sign_flips": analysis.sign_flips(previous, signs),
                     "unique_filters": analysis.filters_of(network),
@@ -216,6 +186,7 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
         record = runs.read_record(path)
         if record["profile"] == profile and record["provenance"]["data"] == training.sha256:
             return record
+    path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
     provenance = runs.provenance(device)
     started = time.perf_counter()
     history, outcome, network = fit(recipe, training, seed, device)
@@ -290,10 +261,12 @@ def main(arguments: list[str] | None = None) -> int:
         recipe = recipes.at_profile(recipes.by_name(options.recipe), options.profile)
         if options.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
+        if options.profile != "smoke":
+            data.load(recipe.dataset)  # no training on the stand-in by surprise
         for seed in range(options.seeds):
             record = run(recipe, options.profile, seed, default_device())
             print(f"{recipe.name} seed {seed}: {record['test_error']:.2f} % test error")
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, data.DataUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

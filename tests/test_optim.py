@@ -5,7 +5,13 @@ import twin
 from torch import nn
 
 from bnnlib.layers import BatchNorm, BinaryLinear
-from bnnlib.optim import Adam, adam_update, parameter_groups, set_learning_rate
+from bnnlib.optim import (
+    Adam,
+    adam_update,
+    exponential_decay,
+    parameter_groups,
+    set_learning_rate,
+)
 
 
 def gradients(steps, shape, scale):
@@ -80,3 +86,18 @@ def test_learning_rate_reaches_every_group():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_learning_rate_falls_by_epoch_from_first_to_last():
+    # The factors that the authors' scripts print: mnist.py:77-81, cifar10.py:65-69.
+    for first, last, epochs, factor in ((3e-3, 3e-7, 1000, 0.99083), (1e-3, 3e-7, 500, 0.98391)):
+        rates = [exponential_decay(first, last, epoch, epochs) for epoch in (0, 1, epochs)]
+        assert rates[0] == first
+        assert rates[1] / rates[0] == pytest.approx(factor, abs=5e-6)
+        assert rates[2] == pytest.approx(last)
+
+
+def test_a_shortened_schedule_is_compressed_and_not_cut():
+    assert exponential_decay(3e-3, 3e-7, 5, 10) == pytest.approx(
+        exponential_decay(3e-3, 3e-7, 500, 1000)
+    )

@@ -11,21 +11,6 @@ def test_names_are_unique():
     assert len({recipe.name for recipe in RECIPES}) == len(RECIPES)
 
 
-def test_learning_rate_falls_by_epoch_from_first_to_last():
-    # MNIST: 3e-3 to 3e-7 over 1000 epochs is a factor 0.99083 an epoch (mnist.py:77-81).
-    assert MNIST_THEANO.learning_rate_at(0) == 3e-3
-    ratio = MNIST_THEANO.learning_rate_at(1) / MNIST_THEANO.learning_rate_at(0)
-    assert ratio == pytest.approx(0.99083, abs=5e-6)
-    assert MNIST_THEANO.learning_rate_at(1000) == pytest.approx(3e-7)
-    ratio = CIFAR10_THEANO.learning_rate_at(1) / CIFAR10_THEANO.learning_rate_at(0)
-    assert ratio == pytest.approx(0.98391, abs=5e-6)
-
-
-def test_a_shortened_run_compresses_the_schedule():
-    short = replace(MNIST_THEANO, epochs=10)
-    assert short.learning_rate_at(5) == pytest.approx(MNIST_THEANO.learning_rate_at(500))
-
-
 def test_the_float_twin_differs_in_binarization_alone():
     float_recipe = recipes.MNIST_THEANO_FLOAT
     changed = {
@@ -45,7 +30,8 @@ def test_the_float_twin_differs_in_binarization_alone():
 
 
 def test_each_gradient_experiment_changes_one_thing():
-    for recipe in recipes.GRADIENTS[1:-1]:
+    several = ("gradients-stochastic-both", "gradients-no-glorot-higher-rate")
+    for recipe in (r for r in recipes.GRADIENTS[1:] if r.name not in several):
         same = replace(recipe, name=recipes.GRADIENTS_BASELINE.name)
         differing = [
             f.name

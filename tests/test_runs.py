@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -63,6 +65,19 @@ def test_comments_docstrings_and_blank_lines_do_not_count_as_source():
     assert runs._significant_source(plain) == runs._significant_source(dressed)
 
 
+def test_the_hash_does_not_depend_on_how_a_python_version_cuts_f_strings():
+    spaced, tight = 'f"{epoch + 1} of"', 'f"{epoch+1} of"'
+    assert runs._significant_source(f"x = {spaced}") == runs._significant_source(f"x = {tight}")
+
+
+def test_every_module_that_training_imports_is_hashed_or_bound_otherwise():
+    bound = {"data", "recipes", "runs"}  # by the data's hash, by the resolved recipe, no numbers
+    source = (runs.ROOT / "bnnlib" / "train.py").read_text()
+    (imported,) = re.findall(r"^from bnnlib import (.*)$", source, re.MULTILINE)
+    named = set(re.findall(r"^from bnnlib\.(\w+) import", source, re.MULTILINE))
+    assert (named | set(imported.split(", "))) - bound <= set(runs.DETERMINING)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -97,5 +112,10 @@ def test_without_git_the_commit_is_a_stamp_or_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert runs.commit.__wrapped__() == ("unknown", True)
+    subprocess.run(["git", "init", "-q", str(tmp_path / "outer")], check=True)
+    monkeypatch.setattr(runs, "ROOT", tmp_path / "outer" / "unpacked")
+    runs.ROOT.mkdir()
+    assert runs.commit.__wrapped__() == ("unknown", True)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
     (tmp_path / "COMMIT").write_text("abc123\n")
     assert runs.commit.__wrapped__() == ("abc123", False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import twin
 
-from bnnlib import models, recipes, runs, train
+from bnnlib import inputs, models, recipes, runs, train
 from bnnlib.binarize import Binarization
 
 SMOKE = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
@@ -160,8 +160,10 @@ def test_a_finished_run_is_not_repeated_and_an_edited_one_is_refused(fresh, monk
 
 def test_a_run_on_other_data_is_repeated(fresh, monkeypatch):
     first = train.run(SMOKE, "smoke", 0)
-    monkeypatch.setattr(train, "SMOKE_IMAGES", {"train": 1300, "test": 300})
+    monkeypatch.setattr(inputs, "SMOKE_IMAGES", {"train": 1300, "test": 300})
+    inputs._dataset.cache_clear()
     second = train.run(SMOKE, "smoke", 0)
+    inputs._dataset.cache_clear()
     assert first["provenance"]["data"] != second["provenance"]["data"]
 
 
@@ -203,3 +205,30 @@ def test_the_command_trains_and_names_itself_in_the_record(fresh, capsys, monkey
     assert capsys.readouterr().out.count("% test error") == 2
     (record,) = [json.loads(p.read_text()) for p in fresh.rglob("*-seed1.json")]
     assert record["provenance"]["command"].startswith("python -m bnnlib.train mnist-theano")
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(training, monkeypatch):
+    monkeypatch.setattr(train, "evaluate", lambda *_: (math.inf, 0.0))
+    with pytest.raises(FloatingPointError, match="mnist-theano: validation loss inf after epoch 1"):
+        train.fit(SMOKE, training, seed=0)
+
+
+def test_a_negative_seed_and_a_batch_above_the_data_are_refused(training):
+    with pytest.raises(ValueError, match="seed must not be negative, got -1"):
+        train.fit(SMOKE, training, seed=-1)
+    with pytest.raises(ValueError, match="a batch is larger"):
+        train.training_data(replace(SMOKE, train_images=50), "smoke")
+
+
+def test_the_command_trains_on_no_stand_in_by_surprise(fresh, monkeypatch, capsys):
+    def offline(name):
+        raise train.data.DataUnavailable(f"{name} could not be had")
+
+    monkeypatch.setattr(train.data, "load", offline)
+    assert train.main(["mnist-theano", "--profile", "quick"]) == 2
+    assert "mnist could not be had" in capsys.readouterr().err
+
+
+def test_the_returned_network_is_in_evaluation_mode(training):
+    *_, network = train.fit(SMOKE, training, seed=0)
+    assert not network.training
