@@ -61,7 +61,7 @@ class Claim:
         """What reproduces it, in words and numbers."""
         match self.kind:
             case "effect":
-                return f"higher by more than {self.margin:g} standard errors of the difference"
+                return f"higher, by Welch's t-test at the {100 * self.margin:g} % level"
             case "no_worse":
                 return f"higher by at most {self.margin:g} points"
             case "within":
@@ -158,6 +158,8 @@ class Result:
         fit = {"paper"} if self.claim.evidence == "paper" else set(recipes.PROFILES) - {"smoke"}
         if not self.profiles <= fit or any(_altered(record) for record in self.records):
             return OTHER_SETTINGS
+        if len(self.profiles) > 1:  # runs of different lengths and widths don't compare
+            return OTHER_SETTINGS
         if self.claim.kind in TWO_GROUPS and min(self.n, len(self.reference)) < FEWEST_RUNS:
             return TOO_FEW
         return judge(self.claim, self.values, self.reference)
@@ -215,10 +217,16 @@ def excess(claim: Claim, values: Sequence[float], reference: Sequence[float] = (
     raise ValueError(f"claim {claim.id}: unknown kind {claim.kind!r}")
 
 
-def exceeds(values: Sequence[float], reference: Sequence[float], standard_errors: float) -> bool:
-    """Whether the mean is above the reference's by more than so many standard errors."""
-    limit = standard_errors * standard_error(values, reference)
-    return round(fmean(values) - fmean(reference) - limit, 9) > 0
+def exceeds(values: Sequence[float], reference: Sequence[float], level: float) -> bool:
+    """Whether the mean is above the reference's, by Welch's one-sided t-test at this level.
+
+    A few runs are few degrees of freedom: t makes up for that, a count of standard errors does not.
+    """
+    from scipy.stats import ttest_ind
+
+    if not standard_error(values, reference):
+        return fmean(values) > fmean(reference)
+    return ttest_ind(values, reference, equal_var=False, alternative="greater").pvalue < level
 
 
 def standard_error(values: Sequence[float], reference: Sequence[float]) -> float:

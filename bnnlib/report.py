@@ -95,7 +95,9 @@ def criteria(claim_ids: Sequence[str]) -> pd.DataFrame:
 
 def _rule(claim: Claim) -> str:
     wanted = "found" if claim.origin == "ours" else "reproduced"
-    return f"{wanted} if the mean is {claim.criterion}"
+    partly = claim.margin and claim.origin != "ours" and claim.kind != "effect"
+    tail = "; partly, up to three times that margin" if partly else ""
+    return f"{wanted} if the mean is {claim.criterion}{tail}"
 
 
 def table_one() -> pd.DataFrame:
@@ -153,8 +155,8 @@ def _ours(result: Result) -> str:
 
 
 def _difference(result: Result) -> str:
-    if result.difference is None:
-        return ""
+    if result.difference is None or (result.claim.says and not result.reference):
+        return ""  # no distance to a claim in words
     text = f"{result.difference:+.{_decimals(result.claim)}f}"
     if min(result.n, len(result.reference)) > 1:
         error = judging.standard_error(result.values, result.reference)

@@ -137,14 +137,21 @@ def test_no_worse_allows_the_margin():
     assert claims.judge(made, [0.1] * 3, [1.0] * 3) == claims.REPRODUCED
 
 
-def test_effect_needs_more_than_two_standard_errors():
-    made = claim("effect", 0.0, 2.0)
-    # Both groups have variance 1 and three runs: the standard error is sqrt(2 / 3), 0.8165.
+def test_effect_needs_a_difference_that_few_runs_can_show():
+    made = claim("effect", 0.0, 0.05)
+    # Both groups have variance 1 and three runs: the standard error is sqrt(2 / 3), the degrees of
+    # freedom are 4, and t(4) exceeds 2.1318 with probability 5 %: it takes more than 1.7406.
     reference = [1.0, 2.0, 3.0]
     assert claims.standard_error([4.0, 5.0, 6.0], reference) == pytest.approx((2 / 3) ** 0.5)
-    assert claims.judge(made, [2.64, 3.64, 4.64], reference) == claims.REPRODUCED
-    assert claims.judge(made, [2.63, 3.63, 4.63], reference) == claims.NOT
+    assert claims.judge(made, [2.741, 3.741, 4.741], reference) == claims.REPRODUCED
+    assert claims.judge(made, [2.740, 3.740, 4.740], reference) == claims.NOT
     assert claims.judge(made, reference, [4.0, 5.0, 6.0]) == claims.NOT
+
+
+def test_effect_of_runs_without_any_spread_is_their_difference():
+    made = claim("effect", 0.0, 0.05)
+    assert claims.judge(made, [2.0, 2.0, 2.0], [1.0, 1.0, 1.0]) == claims.REPRODUCED
+    assert claims.judge(made, [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]) == claims.NOT
 
 
 def test_no_difference_is_no_effect_even_without_any_spread():
@@ -157,7 +164,7 @@ def test_an_unknown_kind_is_refused():
 
 
 def test_questions_of_our_own_are_found_not_reproduced():
-    made = claim("effect", 0.0, 2.0, origin="ours")
+    made = claim("effect", 0.0, 0.05, origin="ours")
     assert claims.judge(made, [2.0, 2.1, 2.2], [1.0, 1.1, 1.2]) == claims.FOUND
     assert claims.judge(made, [1.0, 1.1, 1.2], [1.0, 1.1, 1.2]) == claims.NOT_FOUND
 
