@@ -20,6 +20,7 @@ from bnnlib import ROOT, cached, sources, standin
 DATASETS = ("mnist", "cifar10", "svhn", "svhn-no-extra")  # svhn is train and extra
 VALIDATION = {"mnist": 10_000, "cifar10": 5_000, "svhn": 6_000, "svhn-no-extra": 4_000}
 FULL = (errno.ENOSPC, errno.EDQUOT)
+UNAVAILABLE = 3  # exit status of `python -m bnnlib.data` for DataUnavailable alone
 
 
 class DataUnavailable(RuntimeError):
@@ -166,14 +167,21 @@ def _bind(name: str, arrays: Sequence[np.ndarray], hashes: Sequence[str]) -> str
 
 
 def main(names: list[str]) -> int:
-    """Fetch and check, one line a set -> exit status. "svhn" with its 1.3 GB only where named."""
+    """Fetch and check, one line a set -> exit status. "svhn" with its 1.3 GB only where named.
+
+    A set that no source has gives UNAVAILABLE, and the others still come; anything else ends with 1
+    at once.
+    """
     status = 0
     for name in names or ("mnist", "cifar10", "svhn-no-extra"):
         try:
             dataset = load(name)
-        except (DataUnavailable, OSError, ValueError) as problem:
+        except DataUnavailable as problem:
+            print(problem, file=sys.stderr)
+            status = UNAVAILABLE
+        except (OSError, ValueError) as problem:
             print(getattr(problem, "strerror", None) or problem, file=sys.stderr)
-            status = 1
+            return 1
         else:
             train, test = dataset.train_images.shape, dataset.test_images.shape
             print(f"{name}: train {train}, test {test}, SHA-256 ok, from: {dataset.source}")

@@ -1,7 +1,7 @@
 """Training: one flat loop, evaluation, and `python -m bnnlib.train`. No plots, no tables.
 
-A run draws from three generators of its own (initial weights,
-order of the images, noise), all derived from its seed.
+A run draws from three generators of its own (initial weights, order of the images, noise), all
+derived from its seed.
 """
 
 import argparse
