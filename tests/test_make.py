@@ -12,11 +12,13 @@ from bnnlib import ROOT
 from bnnlib.recipes import PROFILES
 from tools import setup_env
 
-ACTIVE = ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "MAKEFLAGS", "PROFILE")
+# What an active environment or the make that runs these tests would pass on
+ACTIVE = ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PROFILE", "PYTHON", "PIP_ARGS")
+ACTIVE += ("MAKELEVEL", "MFLAGS", "MAKEFLAGS")
 
 
 def make(*arguments, **environment):
-    """Run make as from a shell with no environment active."""
+    """Run make as from a shell, with no environment active and not under another make."""
     kept = {name: value for name, value in os.environ.items() if name not in ACTIVE}
     return subprocess.run(
         ["make", *arguments],
@@ -62,17 +64,20 @@ def test_active_environment_is_used_and_conda_base_is_not(environment, python):
     assert f'"{python}" -m tools.reproduce reproduce --profile "smoke" --only 04' in shown
 
 
-def test_old_python_is_refused_in_one_sentence():
-    with pytest.raises(SystemExit, match=r"^Python 3\.11 to 3\.13 is needed and this is 3\.10"):
-        setup_env.require_python((3, 10, 13))
+@pytest.mark.parametrize("version", [(3, 10, 13), (3, 14, 0), (2, 7, 18)])
+def test_too_old_or_new_a_python_is_refused_in_one_sentence(version):
+    refused = r"^Python 3\.11 to 3\.13 is needed and this is {}\.{}:".format(*version)
+    with pytest.raises(SystemExit, match=refused):
+        setup_env.require_python(version)
     setup_env.require_python((3, 11, 0))
+    setup_env.require_python((3, 13, 9))
 
 
 def set_up(folder, requirements, **environment):
     return subprocess.run(
         [sys.executable, "tools/setup_env.py", str(folder), str(requirements)],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | {"PIP_ARGS": ""} | environment,
         capture_output=True,
         text=True,
         check=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bnnlib import ROOT, claims, recipes
+from bnnlib import ROOT, claims, recipes, runs
 from tools import run_notebooks
 
 NOTEBOOKS = run_notebooks.find()
@@ -75,9 +75,11 @@ def test_cells_and_functions_are_short_and_there_is_no_class(path):
 
 @every_notebook
 def test_a_notebook_saves_a_figure_and_publishes_last_of_all(path):
-    code = "\n".join(cell.source for cell in cells(path, "code"))
+    sources = [cell.source for cell in cells(path, "code")]
+    code = "\n".join(sources)
     assert "report.save(" in code
     assert code.count("report.publish(") == 1
+    assert any("report.publish(" in source for source in sources[-2:])
     assert f'report.start("{path.stem}", profile)' in code
 
 
@@ -123,16 +125,26 @@ def test_the_parameter_file_of_a_profile_fits_the_notebooks(profile):
         assert run_notebooks.parameters(path, profile, False)["profile"] == profile
 
 
+@pytest.fixture
+def fresh(tmp_path, monkeypatch) -> Path:
+    """A folder of the test's own for run records, empty: the kernel inherits its name."""
+    monkeypatch.setenv("BNN_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
 @every_notebook
-def test_smoke_run(path, tmp_path):
-    """Through the path that make uses: it executes, publishes, and earns no verdict."""
+def test_smoke_run(path, tmp_path, fresh):
+    """Through the path that make uses: it trains, executes, publishes, and earns no verdict."""
     metrics = execute(path, "smoke", True, tmp_path)
+    trained = {runs.read_record(record)["digest"] for record in fresh.rglob("*-seed*.json")}
+    shown = {run["digest"] for run in metrics["records"] if run["profile"] == "smoke"}
+    assert shown <= trained
     earned = {claim["verdict"] for claim in metrics["claims"]}
     assert earned <= {claims.STAND_IN, claims.NOT_RUN, claims.OTHER_SETTINGS}
 
 
 @every_notebook
-def test_a_profile_without_runs_says_so_and_does_not_fail(path, tmp_path):
+def test_a_profile_without_runs_says_so_and_does_not_fail(path, tmp_path, fresh):
     """`evening` has no committed runs: every claim that takes training reads "not run"."""
     if any((ROOT / "results" / "runs").glob("*/evening")):
         pytest.skip("there are committed runs of the evening profile")

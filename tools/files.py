@@ -16,6 +16,8 @@ def replace_all(contents: dict[Path, bytes]) -> None:
             handle, written[path] = tempfile.mkstemp(dir=path.parent, prefix=".new-")
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             os.chmod(written[path], 0o644)  # mkstemp makes files that only their owner may read
         for path, temporary in written.items():
             os.replace(temporary, path)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from bnnlib import ROOT, runs
+from bnnlib import ROOT, data, runs
 from tools import run_notebooks, site, summary
 from tools.collect import collect, superseded
 from tools.files import only_one, replace_all, require_writable
@@ -34,6 +34,7 @@ class Making:
         self.profile = options.profile
         self.forced = bool(options.only) or not self.retrain  # without regard to stamps
         self.committed = options.target == "results"
+        self.real_data: list[str] = []  # the sets that were found, set by main
         self.results = site.COMMITTED if self.committed else site.COMMITTED / "local"
         self.staged = BUILD / "staged" / self.results.name
         target = f"nb-{options.only}" if options.only else options.target
@@ -81,11 +82,16 @@ class Making:
         return outcome
 
     def key(self, notebook: Path) -> str:
-        """Hash of all that a notebook's outcome rests on, earlier notebooks' numbers too."""
+        """Hash of all that a notebook's outcome rests on, earlier notebooks' numbers too.
+
+        Of committed records `make results` leaves out its own profile's: it makes them.
+        """
         files = [notebook, *sorted((ROOT / "bnnlib").rglob("*.py")), NOTEBOOKS / "claims.toml"]
         metrics = sorted((self.staged / self.profile / "metrics").glob("*.json"))
         files += [path for path in metrics if path.stem < notebook.stem]
-        digest = hashlib.sha256(json.dumps(self.values[notebook]).encode())
+        records = sorted(runs.COMMITTED.glob("*/*/*.json"))
+        files += [p for p in records if not (self.committed and p.parent.name == self.profile)]
+        digest = hashlib.sha256(json.dumps([self.values[notebook], self.real_data]).encode())
         for path in files:
             digest.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
         return digest.hexdigest()
@@ -111,20 +117,29 @@ class Making:
         }
         for path in files:
             if path.parent.name == "metrics":
-                contents |= collect(json.loads(path.read_bytes()), self.results)
+                metrics = json.loads(path.read_bytes())
+                contents |= collect(metrics, self.results, self.committed)
         outdated = set(self.left_by(name, self.results)) - contents.keys()
         replace_all(contents)
         for path in outdated:
             path.unlink()
 
 
-def fetch_data() -> None:
-    """Get the data first, with its progress on the terminal; notebooks can do without."""
-    fetched = subprocess.run(
-        [sys.executable, "-m", "bnnlib.data", *DATASETS], cwd=ROOT, check=False
-    )
+def fetch_data(needed: bool) -> list[str]:
+    """Get the data first, with its progress on the terminal; -> the sets that could be had.
+
+    Raises ValueError if one could not and is `needed`, RuntimeError if something else is wrong.
+    """
+    command = [sys.executable, "-m", "bnnlib.data", *DATASETS]
+    fetched = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    print(fetched.stdout, end="", flush=True)
+    if fetched.returncode not in (0, data.UNAVAILABLE):
+        raise RuntimeError("No notebook was executed: see to what is said above, then repeat.")
+    if fetched.returncode and needed:
+        raise ValueError("make results needs the real data: no notebook was executed.")
     if fetched.returncode:
         print("Going on with stand-in data for what is missing: not comparable with the paper.")
+    return [line.split(":")[0] for line in fetched.stdout.splitlines()]
 
 
 def make_all(making: Making) -> list[Outcome]:
@@ -208,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
         making.refuse_early()
         with only_one(BUILD / ".lock"):
             if making.profile != "smoke":
-                fetch_data()
+                making.real_data = fetch_data(needed=making.committed)
             print(f"{making.command}, into {making.results.relative_to(ROOT)}/", flush=True)
             failures = make_all(making)
             sum_up(making)

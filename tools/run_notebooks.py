@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +128,7 @@ def _run(notebook: Path, values: dict, output: Path, stdout) -> str:
     """Let papermill execute; -> one line that says what went wrong, empty if nothing did."""
     for chatty in ("papermill", "asyncio"):  # asyncio shows a traceback on Ctrl-C
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    others = set(psutil.Process().children(recursive=True))
     try:
         papermill.execute_notebook(
             notebook,
@@ -144,8 +145,9 @@ def _run(notebook: Path, values: dict, output: Path, stdout) -> str:
     except Exception as error:  # the kernel died, the disk is full: other notebooks may still run
         return f"{type(error).__name__}: {error}".strip().split("\n")[0]
     finally:
-        for child in psutil.Process().children(recursive=True):
-            child.kill()  # a kernel must not outlive an interrupt
+        for child in set(psutil.Process().children(recursive=True)) - others:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()  # a kernel must not outlive an interrupt
     return ""
 
 

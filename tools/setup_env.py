@@ -18,7 +18,7 @@ STAMP = ".bnnlib-requirements"
 
 def require_python(version):
     """End with one sentence when this Python can't run the study."""
-    if tuple(version[:2]) < (3, 11):
+    if not (3, 11) <= tuple(version[:2]) <= (3, 13):
         sys.exit(
             "Python 3.11 to 3.13 is needed and this is {}.{}: install one and say for example "
             "`make env PYTHON=python3.12`.".format(*version[:2])
