@@ -183,7 +183,7 @@ _QUICK_CIFAR10 = {
     "learning_rate": 6e-3,
     "final_learning_rate": 3e-5,
 }
-_QUICK_GRADIENTS = {"hidden": (128, 128, 128), "epochs": 5, "train_images": 20_000}
+_QUICK_GRADIENTS = {"hidden": (128, 128, 128), "epochs": 5, "train_images": 16_000}
 
 PROFILES: dict[str, dict[str, dict]] = {
     "smoke": {
@@ -198,7 +198,7 @@ PROFILES: dict[str, dict[str, dict]] = {
         "mnist-theano": {**_QUICK_MNIST, "epochs": 6},
         "mnist-theano-float": {**_QUICK_MNIST, "epochs": 3},
         "cifar10-theano": {**_QUICK_CIFAR10, "epochs": 5},
-        "cifar10-theano-float": {**_QUICK_CIFAR10, "epochs": 3},
+        "cifar10-theano-float": {**_QUICK_CIFAR10, "epochs": 2},
         **{recipe.name: _QUICK_GRADIENTS for recipe in GRADIENTS},
     },
     "evening": {
