@@ -58,13 +58,14 @@ def write(folder, name, *sources):
 def copy_repository(folder):
     """The repository's code with toy notebooks instead of its own."""
     (folder / "notebooks").mkdir()
-    for name in ("bnnlib", "tools", "notebooks/params"):
+    for name in ("bnnlib", "tools"):
         skipped = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
     shutil.copy(ROOT / "notebooks" / "claims.toml", folder / "notebooks")
-    (folder / "notebooks" / "params" / "smoke.yaml").write_text(
-        "defaults: {profile: smoke}\n01_toy: {seeds: 2}\n"
-    )
+    params = folder / "notebooks" / "params"
+    params.mkdir()
+    (params / "quick.yaml").write_text("defaults: {profile: quick}\n")
+    (params / "smoke.yaml").write_text("defaults: {profile: smoke}\n01_toy: {seeds: 2}\n")
     write(folder, "01_toy", PUBLISH, SHOW)
     write(folder, "02_fails", "print('fine')")
 
