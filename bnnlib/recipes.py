@@ -170,7 +170,7 @@ RECIPES = (
 _TINY_MLP = {"hidden": (32, 32), "epochs": 2}
 _TINY_CONVNET = {"hidden": (8, 8, 8), "dense": 16, "epochs": 2}
 _QUICK_MNIST = {
-    "hidden": (448, 448, 448),
+    "hidden": (512, 512, 512),
     "input_dropout": 0.0,
     "hidden_dropout": 0.0,
     "learning_rate": 1e-2,
@@ -179,7 +179,6 @@ _QUICK_MNIST = {
 _QUICK_CIFAR10 = {
     "hidden": (16, 32, 64),
     "dense": 512,
-    "train_images": 40_000,
     "batch_size": 100,
     "learning_rate": 6e-3,
     "final_learning_rate": 3e-5,
