@@ -7,17 +7,15 @@ pickle is read, and what doesn't match its hash never gets a final name. Needs n
 import errno
 import hashlib
 import json
-import os
-import secrets
 import tarfile
-import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
+
+from bnnlib.files import whole
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 SIZES = {  # images to train on, to test on
@@ -126,25 +124,6 @@ def _save(path: Path, blocks: list[np.ndarray], shape: tuple[int, ...]) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for piece in _pieces(blocks):
             file.write(piece)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that gets its name once all of it is on disk; two writers can't collide."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with partial.open("x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        with suppress(OSError):  # what a process that was killed left here goes after a day
-            for left in path.parent.glob(f".{path.name}.{'[0-9a-f]' * 16}"):
-                if left.stat().st_mtime < time.time() - 86_400:
-                    left.unlink()
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def present(folder: Path, *files: str) -> Path:

@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 import token
 import tokenize
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from pathlib import Path
 import torch
 
 from bnnlib import ROOT
+from bnnlib.files import whole
 from bnnlib.recipes import Recipe
 
 SCHEMA = 1
@@ -114,18 +114,8 @@ def read_record(path: Path) -> dict:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that its name holds either the old content or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with whole(path) as file:
+        file.write(content)
 
 
 @cache

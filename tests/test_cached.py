@@ -25,7 +25,7 @@ from tiny_sets import (
     serve,
 )
 
-from bnnlib import cached, data, sources
+from bnnlib import cached, data, files, sources
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,7 @@ def test_a_full_disk_ends_with_one_sentence(at, ask, folder, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     written = []
-    monkeypatch.setattr(cached.os, "fsync", fill)
+    monkeypatch.setattr(files.os, "fsync", fill)
     with serve(send_good) as (address, _):
         monkeypatch.setitem(sources.URLS, "mnist", [address])
         with pytest.raises(OSError, match="the disk that holds the data folder is full") as caught:
@@ -156,7 +156,7 @@ def test_a_full_disk_ends_with_one_sentence(at, ask, folder, monkeypatch):
 def test_a_full_disk_while_caching(folder, monkeypatch, capsys):
     put(folder, "svhn")
     monkeypatch.setattr(
-        cached.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, ""))
+        files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, ""))
     )
     assert data.main(["svhn"]) == 1
     error = capsys.readouterr().err
@@ -168,7 +168,7 @@ def test_an_interruption_leaves_nothing(folder, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cached.os, "fsync", interrupt)
+    monkeypatch.setattr(files.os, "fsync", interrupt)
     with serve(send_good) as (address, _), pytest.raises(KeyboardInterrupt):
         monkeypatch.setitem(sources.URLS, "mnist", [address])
         data.load("mnist")

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from bnnlib import runs
-
-FAITHFUL = ("paper", "evening", "quick", "smoke")
+from tools.summary import FAITHFUL
 
 
 def collect(metrics: dict, results: Path, to_commit: bool = False) -> dict[Path, bytes]:
