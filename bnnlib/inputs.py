@@ -66,4 +66,5 @@ def _split_hash(dataset: data.Dataset, split: data.Split) -> str:
 
 
 def _to_device(images, labels, device: str) -> Images:
+    """images (N, ...) uint8 and labels (N,) uint8, NumPy arrays -> tensors of their own."""
     return Images(torch.tensor(images, device=device), torch.tensor(labels, device=device).long())

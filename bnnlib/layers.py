@@ -133,8 +133,8 @@ class ScaleInput(nn.Module):
     """uint8 pixels -> float: x * scale + offset; by default 2 x / 255 - 1 in [-1, 1]
     (cifar10.py:87).
 
-    Images with channels leave in channels-last order, which the convolutions then keep: faster on
-    CPU and GPU, same values.
+    x: (B, H, W) or (B, C, H, W). Images with channels leave in channels-last order, which the
+    convolutions keep; it changes where values lie in memory, not which they are.
     """
 
     def __init__(self, scale: float = 2 / 255, offset: float = -1.0):
