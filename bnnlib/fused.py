@@ -1,0 +1,49 @@
+"""Runs the one-pass CPU kernels of `kernels.elementwise` on tensors, where they fit.
+
+They take float32 on the CPU, laid out alike and without gaps, and large enough to be worth a call.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from torch import Tensor
+
+AVAILABLE = find_spec("numba") is not None
+FEWEST = 1 << 15  # elements, below which torch's own passes are as fast
+
+
+def fits(*tensors: Tensor) -> bool:
+    """Whether the kernels take these tensors."""
+    first = tensors[0]
+    return (
+        AVAILABLE
+        and first.numel() >= FEWEST
+        and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+        and all(t.stride() == first.stride() for t in tensors)
+        and _has_no_gaps(first)
+    )
+
+
+def _has_no_gaps(tensor: Tensor) -> bool:
+    """Whether its elements fill a stretch of memory, in whatever order of axes."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def flat(tensor: Tensor) -> np.ndarray:
+    """The memory of a tensor without gaps as a line: (numel,), shared with it."""
+    return tensor.detach().as_strided((tensor.numel(),), (1,)).numpy()
+
+
+def run(kernel: Callable, arrays: list[np.ndarray], *numbers: float) -> None:
+    """Call an elementwise kernel on flat arrays of one length, with float32 numbers."""
+    from bnnlib.kernels.threads import in_parts
+
+    scalars = [np.float32(number) for number in numbers]
+    in_parts(lambda first, last: kernel(*arrays, *scalars, first, last), len(arrays[0]))

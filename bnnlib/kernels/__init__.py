@@ -1,0 +1,1 @@
+"""Kernels. They know arrays and words, and nothing of layers or training."""

@@ -1,0 +1,74 @@
+"""Products of binarized layers: fast on a CPU, where signs are worth it, and plain torch elsewhere.
+
+Latent weights lie in memory as (taps, inputs, outputs), whatever their torch shape, so that kernels
+and optimizer walk through them in a line: `latent` makes them.
+"""
+
+from enum import StrEnum
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bnnlib.binarize import binarize
+
+AVAILABLE = find_spec("numba") is not None
+FEWEST_PRODUCTS = 20_000_000  # multiply-adds of layer and batch, below which plain torch is as fast
+LARGEST_SUM = 32767  # of an int16
+
+
+class Values(StrEnum):
+    """What the input of a layer holds."""
+
+    REAL = "real"
+    SIGNS = "signs"  # -1 and +1
+    DROPPED = "dropped"  # -2, 0 and +2: signs behind a dropout of one half
+
+
+def arithmetic(device: str) -> str:
+    """How products are formed on a device, for run records."""
+    look_up = device == "cpu" and AVAILABLE
+    return "look-up: int16 forward, float32 backward" if look_up else "float32"
+
+
+def latent(shape: tuple[int, ...]) -> Tensor:
+    """An uninitialized weight (out, in) or (out, in, 3, 3) whose memory is (3, 3, in, out)."""
+    memory = torch.empty(*shape[2:], shape[1], shape[0])
+    return memory.movedim((-1, -2), (0, 1))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, values: Values) -> Tensor:
+    """x (B, in), weight (out, in), bias (out,) -> x sign(weight)^T + bias, (B, out).
+
+    weight: latent, or drawn signs. The gradient of the weight is that of its signs, unchanged.
+    """
+    if _pays(x, weight, values, len(x)):
+        return _look_up(x, weight, values).add_(bias)
+    return F.linear(x, binarize(weight, cancel=False), bias)
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor, values: Values) -> Tensor:
+    """x (B, C, H, W), weight (out, C, 3, 3) -> 3x3 convolution with its signs, zero padding 1."""
+    if _pays(x, weight, values, x[:, 0].numel()):
+        return _look_up(x, weight, values).add_(bias[:, None, None])
+    return F.conv2d(x, binarize(weight, cancel=False), bias, padding=1)
+
+
+def _look_up(x: Tensor, weight: Tensor, values: Values) -> Tensor:
+    from bnnlib.kernels.sign_product import SignProduct
+
+    return SignProduct.apply(x, weight, values is Values.DROPPED)
+
+
+def _pays(x: Tensor, weight: Tensor, values: Values, positions: int) -> bool:
+    """Whether the look-up products apply, and are worth their overhead."""
+    largest = weight[0].numel() * (2 if values is Values.DROPPED else 1)
+    return (
+        AVAILABLE
+        and values is not Values.REAL
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and largest <= LARGEST_SUM
+        and positions * weight.numel() >= FEWEST_PRODUCTS
+    )

@@ -1,0 +1,82 @@
+"""The one-pass kernels against torch's several passes."""
+
+import pytest
+import torch
+
+from bnnlib import binarize, fused, optim, products
+
+if not fused.AVAILABLE:
+    pytest.skip("numba is not installed", allow_module_level=True)
+
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 1 + 2**-23, -1 - 2**-23, 1e-30, -1e-30, float("nan"), float("inf")]
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Take the kernels whatever the size."""
+    monkeypatch.setattr(fused, "FEWEST", 0)
+
+
+def numbers(shape=(37, 53), seed=0) -> torch.Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    x.view(-1)[: len(SPECIAL)] = torch.tensor(SPECIAL)
+    return x
+
+
+def in_torch(function, *arguments):
+    """The same without the kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "fits", lambda *_: False)
+        return function(*arguments)
+
+
+def test_sign_and_cancelled_gradient_equal_torch_s_bit_by_bit():
+    x, grad = numbers(), numbers(seed=1)
+    assert torch.equal(binarize.sign(x), in_torch(binarize.sign, x))
+    ours, theirs = binarize.cancelled(grad, x), in_torch(binarize.cancelled, grad, x)
+    finite = grad.isfinite()  # where |x| > 1, torch's product of 0 and NaN is NaN
+    assert torch.equal(ours[finite], theirs[finite])
+
+
+@pytest.mark.parametrize("rule", list(optim.FUSED))
+@pytest.mark.parametrize("clip", [False, True])
+def test_twenty_fused_updates_equal_twenty_of_the_rule(rule, clip):
+    start = products.latent((40, 30)).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    runs = []
+    for fits in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not fits:
+                patch.setattr(fused, "fits", lambda *_: False)
+            weight = torch.nn.Parameter(start.clone())
+            groups = [{"params": [weight], "scale": 30.0, "clip": clip}]
+            optimizer = optim.Optimizer(groups, rule, 2**-7)
+            generator = torch.Generator().manual_seed(1)
+            for _ in range(20):
+                grad = torch.empty_like(weight).normal_(generator=generator) * 1e-4
+                weight.grad = grad * (grad.abs() > 3e-5)  # with zeros in it
+                optimizer.step()
+            state = optimizer.state[weight]
+            runs.append((weight.detach(), state["m"], state["v"]))
+    for ours, torch_s in zip(*runs, strict=True):
+        torch.testing.assert_close(ours, torch_s, rtol=2e-6, atol=2e-6 * torch_s.abs().max().item())
+    assert (runs[0][0].abs().max() <= 1) == clip
+
+
+@pytest.mark.parametrize(
+    ("tensor", "taken"),
+    [
+        (torch.zeros(4, 6), True),
+        (torch.zeros(4, 6).t(), True),
+        (torch.zeros(2, 3, 4, 5).contiguous(memory_format=torch.channels_last), True),
+        (torch.zeros(1, 4, 1), True),
+        (torch.zeros(4, 6)[:, :5], False),
+        (torch.zeros(4, 1).expand(4, 6), False),
+        (torch.zeros(4, 6, dtype=torch.float64), False),
+    ],
+)
+def test_only_float32_memory_without_gaps_is_taken(tensor, taken):
+    assert fused.fits(tensor) == taken
+
+
+def test_tensors_that_are_laid_out_differently_are_not_taken():
+    assert not fused.fits(torch.zeros(4, 4), torch.zeros(4, 4).t())

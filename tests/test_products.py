@@ -1,0 +1,178 @@
+"""The look-up products against float64 matrix products and convolutions."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bnnlib import optim, products
+from bnnlib.binarize import binarize, sign
+from bnnlib.products import Values
+
+if not products.AVAILABLE:
+    pytest.skip("numba is not installed", allow_module_level=True)
+
+DENSE = [(100, 512, 256), (7, 13, 10), (1, 1, 1), (33, 65, 31), (200, 2100, 40)]
+IMAGES = [(5, 16, 24, 8, 8), (3, 5, 9, 7, 6), (2, 128, 128, 16, 16), (1, 1, 1, 1, 1)]
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Take the look-up products whatever the size."""
+    monkeypatch.setattr(products, "FEWEST_PRODUCTS", 0)
+
+
+def inputs(shape: tuple[int, ...], values: Values, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    if values is Values.SIGNS:
+        return torch.randint(0, 2, shape, generator=generator).float() * 2 - 1
+    return torch.randint(-1, 2, shape, generator=generator).float() * 2
+
+
+def weights(shape: tuple[int, ...], seed: int = 1) -> Tensor:
+    weight = products.latent(shape)
+    weight.uniform_(-1, 1, generator=torch.Generator().manual_seed(seed))
+    weight[0].zero_()  # sign(0) = +1
+    weight[-1].fill_(-0.0)
+    return weight
+
+
+def exact(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums, gradient of x, gradient of the signs, in float64."""
+    x = x.double().requires_grad_()
+    signs = torch.where(weight >= 0, 1.0, -1.0).double().requires_grad_()
+    product = F.linear if x.dim() == 2 else lambda *xs: F.conv2d(*xs, padding=1)
+    sums = product(x, signs, bias.double())
+    return sums.detach(), *torch.autograd.grad(sums, (x, signs), grad.double())
+
+
+def check(x: Tensor, weight: Tensor, values: Values) -> None:
+    """Sums equal; gradients within the rounding of float32 sums of that many terms."""
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    bias = torch.arange(len(weight)).float()
+    product = products.linear if x.dim() == 2 else products.conv2d
+    sums = product(x, weight, bias, values)
+    assert "SignProduct" in str(sums.grad_fn.next_functions) or "SignProduct" in str(sums.grad_fn)
+    grad = torch.randn(sums.shape, generator=torch.Generator().manual_seed(2))
+    found = torch.autograd.grad(sums, (x, weight), grad)
+    expected = exact(x.detach(), weight.detach(), bias, grad)
+    assert torch.equal(sums.double(), expected[0])
+    for ours, twin, terms in zip(found, expected[1:], (weight.numel(), x.numel()), strict=True):
+        assert ours.shape == twin.shape
+        bound = 4 * grad.abs().max().item() * 2**-24 * terms / min(ours.shape)
+        assert (ours - twin).abs().max() <= max(bound, 1e-5)
+
+
+@pytest.mark.parametrize("values", [Values.SIGNS, Values.DROPPED])
+@pytest.mark.parametrize("size", DENSE, ids=str)
+def test_dense_products_and_gradients(size, values):
+    batch, fan_in, fan_out = size
+    check(inputs((batch, fan_in), values), weights((fan_out, fan_in)), values)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("size", IMAGES, ids=str)
+def test_convolutions_and_their_gradients(size, channels_last):
+    batch, channels, filters, height, width = size
+    x = inputs((batch, channels, height, width), Values.SIGNS)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    check(x, weights((filters, channels, 3, 3)), Values.SIGNS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 70),
+    fan_in=st.integers(1, 150),
+    fan_out=st.integers(1, 90),
+    dropped=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_any_dense_shape(batch, fan_in, fan_out, dropped, seed):
+    values = Values.DROPPED if dropped else Values.SIGNS
+    check(inputs((batch, fan_in), values, seed), weights((fan_out, fan_in), seed + 1), values)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 5),
+    channels=st.integers(1, 40),
+    filters=st.integers(1, 40),
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    seed=st.integers(0, 2**16),
+)
+def test_any_image_shape(batch, channels, filters, height, width, seed):
+    x = inputs((batch, channels, height, width), Values.SIGNS, seed)
+    check(x, weights((filters, channels, 3, 3), seed + 1), Values.SIGNS)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    threads = torch.get_num_threads()
+    x, weight = inputs((6, 70, 12, 12), Values.SIGNS), weights((90, 70, 3, 3))
+    found = []
+    for number in (1, 2, 3):
+        torch.set_num_threads(number)
+        own = weight.clone().requires_grad_()
+        products.conv2d(x, own, torch.zeros(90), Values.SIGNS).square().sum().backward()
+        found.append(own.grad)
+    torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_drawn_signs_pass_their_gradient_on():
+    weight = weights((40, 30)).requires_grad_()
+    drawn = binarize(weight, torch.Generator().manual_seed(3), cancel=False)
+    x = inputs((20, 30), Values.SIGNS)
+    sums = products.linear(x, drawn, torch.zeros(40), Values.SIGNS)
+    assert not torch.equal(drawn, sign(weight))
+    assert torch.equal(sums, x @ drawn.detach().t())
+    sums.sum().backward()
+    assert torch.equal(weight.grad, x.sum(0).expand(40, -1))
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "values"),
+    [
+        (torch.ones(8, 6), torch.ones(4, 6), Values.REAL),
+        (torch.ones(8, 6).double(), torch.ones(4, 6).double(), Values.SIGNS),
+        (torch.ones(1, 20_000), torch.ones(2, 20_000), Values.DROPPED),  # int16 would overflow
+    ],
+)
+def test_other_inputs_take_torch_s_own_product(x, weight, values):
+    sums = products.linear(x, weight.requires_grad_(), torch.zeros(len(weight)).to(x), values)
+    assert "SignProduct" not in str(sums.grad_fn)
+    assert torch.equal(sums, x @ weight.detach().t())
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (8, 12, 3, 3), (1, 1), (32, 64)])
+def test_latent_weights_lie_in_memory_as_taps_inputs_outputs(shape):
+    weight = products.latent(shape)
+    assert weight.shape == shape
+    memory = weight.as_strided((weight.numel(),), (1,)).view(*shape[2:], shape[1], shape[0])
+    memory.copy_(torch.arange(weight.numel()).view(memory.shape))
+    assert torch.equal(weight, memory.movedim((-1, -2), (0, 1)))
+
+
+def test_the_gradient_s_memory_is_taken_again_only_when_the_optimizer_lets_go():
+    weight = torch.nn.Parameter(weights((64, 32)))
+    optimizer = optim.Optimizer([{"params": [weight]}], optim.Rule.ADAM, 0.0)
+    x = inputs((10, 32), Values.SIGNS)
+
+    def backward():
+        products.linear(x, weight, torch.zeros(64), Values.SIGNS).sum().backward()
+
+    backward()
+    first, place = weight.grad.clone(), weight.grad.data_ptr()
+    backward()  # accumulates
+    assert torch.equal(weight.grad, 2 * first)
+    optimizer.zero_grad()
+    assert weight.grad is None
+    backward()
+    assert torch.equal(weight.grad, first)
+    optimizer.zero_grad()
+    place = weight.spare_gradient.data_ptr()
+    backward()
+    assert weight.grad.data_ptr() == place and torch.equal(weight.grad, first)
