@@ -1,13 +1,18 @@
-"""Binarization and its gradient (paper, sections 1.1 to 1.4). Pure functions of tensors.
+"""Binarization and its gradient (paper, sections 1.1 to 1.4), and rounding to powers of two.
+
+Pure functions of tensors.
 
 One convention holds everywhere: sign(0) = +1, and so sign(-0.0) = +1. `torch.sign` gives 0 there
 and `torch.round` sends 0.5 to 0, so neither is used in this package.
 """
 
+import math
 from enum import StrEnum
 
 import torch
 from torch import Generator, Tensor
+
+from bnnlib import fused
 
 
 class Binarization(StrEnum):
@@ -24,7 +29,14 @@ def sign(x: Tensor) -> Tensor:
     x: any shape, floating point. Returns the same shape and dtype, values in {-1, +1}. NaN gives
     -1.
     """
-    return _plus_minus(torch.ge(x.detach(), 0, out=torch.empty_like(x)))
+    x = x.detach()
+    out = torch.empty_like(x)
+    if fused.fits(x, out):
+        from bnnlib.kernels import elementwise
+
+        fused.run(elementwise.sign, [fused.flat(x), fused.flat(out)])
+        return out
+    return _plus_minus(torch.ge(x, 0, out=out))
 
 
 def _plus_minus(positive: Tensor) -> Tensor:
@@ -54,15 +66,23 @@ class StraightThrough(torch.autograd.Function):
     def forward(ctx, real: Tensor, generator: Generator | None, cancel: bool) -> Tensor:
         ctx.cancel = cancel
         if cancel:
-            ctx.save_for_backward(torch.le(real.abs(), 1, out=torch.empty_like(real)))
+            ctx.save_for_backward(real)
         return sign(real) if generator is None else sample_sign(real, generator)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        if ctx.cancel:
-            (unsaturated,) = ctx.saved_tensors
-            grad = grad * unsaturated
-        return grad, None, None
+        return cancelled(grad, *ctx.saved_tensors) if ctx.cancel else grad, None, None
+
+
+def cancelled(grad: Tensor, real: Tensor) -> Tensor:
+    """grad where |real| <= 1, else 0: the gradient of a saturated unit. One shape."""
+    if fused.fits(real, grad):
+        from bnnlib.kernels import elementwise
+
+        out = torch.empty_like(real)
+        fused.run(elementwise.cancel, [fused.flat(grad), fused.flat(real), fused.flat(out)])
+        return out
+    return grad * (real.abs() <= 1)
 
 
 def binarize(real: Tensor, generator: Generator | None = None, cancel: bool = True) -> Tensor:
@@ -77,3 +97,27 @@ def binarize(real: Tensor, generator: Generator | None = None, cancel: bool = Tr
     real: any shape. Returns the same shape and dtype, values in {-1, +1}.
     """
     return StraightThrough.apply(real, generator, cancel)
+
+
+_LAYOUT = {torch.float32: (torch.int32, 23), torch.float64: (torch.int64, 52)}
+
+
+def ap2(x: Tensor) -> Tensor:
+    r"""Nearest power of two: $\mathrm{sign}(x)\, 2^{\mathrm{round}(\log_2 |x|)}$ (NIPS, Alg. 3).
+
+    A product with it is a shift. x: any shape, float32 or float64. Returns the same shape and
+    dtype; AP2(0) = 0. Subnormal numbers and NaN have no place here: they may give 0.
+
+    In the bits of a float the exponent stands above the mantissa. Adding what carries into the
+    exponent exactly from the mantissa of sqrt(2) on, then clearing the mantissa, is the rounding:
+    exact, and two passes where log2 and exp2 would take five.
+    """
+    integer, mantissa_bits = _LAYOUT[x.dtype]
+    carry = (2 << mantissa_bits) - math.isqrt(2 << 2 * mantissa_bits) - 1
+    bits = x.detach().view(integer) + carry
+    return bits.bitwise_and_(-1 << mantissa_bits).view(x.dtype)
+
+
+def power_of_two(x: float) -> float:
+    """`ap2` of one Python number, in float64."""
+    return ap2(torch.tensor(x, dtype=torch.float64)).item()

@@ -5,12 +5,31 @@ function of its seed. Noise (stochastic binarization, dropout) acts in training 
 """
 
 import math
+from enum import StrEnum
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from bnnlib.binarize import binarize
+from bnnlib.products import Values, conv2d, latent, linear
+
+
+class Normalization(StrEnum):
+    """What stands in the place of batch normalization."""
+
+    EXACT = "exact"
+    SHIFT_PRINTED = "shift-printed"
+    SHIFT_CODED = "shift-coded"  # the last layer's is an ordinary one, as in the authors' code
+    STATISTICS = "statistics"  # mean 0, variance 1, nothing learned
+    SCALE = "scale"  # a learned factor and shift, no statistics
+    NONE = "none"
+
+
+class Initialization(StrEnum):
+    """Where a binary layer's latent weights and its biases start."""
+
+    UNIFORM = "uniform"  # weights U(-1, 1), biases 0: binary_net.py:103, 148
+    TORCH7 = "torch7"  # dense weights U(-1, 1), all else U(+-1 / sqrt(fan_in)): see `_start`
 
 
 def glorot_multiplier(fan_in: int, fan_out: int) -> float:
@@ -23,48 +42,86 @@ def glorot_multiplier(fan_in: int, fan_out: int) -> float:
     return 1 / math.sqrt(1.5 / (fan_in + fan_out))
 
 
+def _start(shape: tuple[int, ...], init: Generator, kind: Initialization) -> list[nn.Parameter]:
+    """[weight (shape), bias (shape[0],)] of a binary layer before its first step.
+
+    The authors' Torch7 code on a GPU, file:line: BinaryLinear.lua:29, 39-40; its convolution
+    (cudnnBinarySpatialConvolution.lua) keeps torch's own start, weights and biases
+    U(+-1 / sqrt(9 C)).
+    """
+    weight, bias = latent(shape), torch.zeros(shape[0])
+    bound = 1 / math.sqrt(weight[0].numel())
+    small = kind is Initialization.TORCH7 and len(shape) == 4
+    weight.uniform_(-bound if small else -1, bound if small else 1, generator=init)
+    if kind is Initialization.TORCH7:
+        bias.uniform_(-bound, bound, generator=init)
+    return [nn.Parameter(weight), nn.Parameter(bias)]
+
+
 class BinaryLinear(nn.Module):
-    """x (B, in) -> (B, out): x sign(W)^T + b, W latent in [-1, 1], drawn from U(-1, 1), b = 0.
+    """x (B, in) -> (B, out): x sign(W)^T + b, W latent in [-1, 1].
 
     `noise`: a generator makes the weights stochastic in training; evaluation always uses the sign.
+    `inputs`: what x holds in training. A network sets it where that is signs: they multiply faster.
     """
 
-    def __init__(self, fan_in: int, fan_out: int, init: Generator, noise: Generator | None = None):
+    def __init__(
+        self,
+        fan_in: int,
+        fan_out: int,
+        init: Generator,
+        noise: Generator | None = None,
+        initialization: Initialization = Initialization.UNIFORM,
+    ):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(fan_out, fan_in).uniform_(-1, 1, generator=init))
-        self.bias = nn.Parameter(torch.zeros(fan_out))
-        self.noise = noise
+        self.weight, self.bias = _start((fan_out, fan_in), init, initialization)
+        self.noise, self.inputs = noise, Values.REAL
         self.update_scale = glorot_multiplier(fan_in, fan_out)
 
     def binary_weight(self) -> Tensor:
         """The weights as this pass uses them: (out, in, ...) in {-1, +1}."""
         return binarize(self.weight, self.noise if self.training else None, cancel=False)
 
+    def signed_weight(self) -> Tensor:
+        """A tensor with the signs of this pass: drawn, or the latent weights themselves."""
+        drawn = self.training and self.noise is not None
+        return self.binary_weight() if drawn else self.weight
+
+    def values(self) -> Values:
+        """What the input holds in this pass: dropout acts in training only."""
+        dropped = self.inputs is Values.DROPPED
+        return Values.SIGNS if dropped and not self.training else self.inputs
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.binary_weight(), self.bias)
+        return linear(x, self.signed_weight(), self.bias, self.values())
 
 
 class BinaryConv2d(nn.Module):
     """x (B, C, H, W) -> (B, out, H, W): 3x3 convolution with sign(W), stride 1, zero padding 1.
 
-    `noise` as in BinaryLinear. Zeros at the border stay zeros: the authors train this way
-    (cifar10.py:117-297), so a border sum has fewer than 9 C terms.
+    `noise` and `inputs` as in BinaryLinear. Zeros at the border stay zeros: the authors train this
+    way (cifar10.py:117-297), so a border sum has fewer than 9 C terms.
     """
 
     def __init__(
-        self, channels: int, filters: int, init: Generator, noise: Generator | None = None
+        self,
+        channels: int,
+        filters: int,
+        init: Generator,
+        noise: Generator | None = None,
+        initialization: Initialization = Initialization.UNIFORM,
     ):
         super().__init__()
-        shape = (filters, channels, 3, 3)
-        self.weight = nn.Parameter(torch.empty(shape).uniform_(-1, 1, generator=init))
-        self.bias = nn.Parameter(torch.zeros(filters))
-        self.noise = noise
+        self.weight, self.bias = _start((filters, channels, 3, 3), init, initialization)
+        self.noise, self.inputs = noise, Values.REAL
         self.update_scale = glorot_multiplier(9 * channels, 9 * filters)
 
     binary_weight = BinaryLinear.binary_weight
+    signed_weight = BinaryLinear.signed_weight
+    values = BinaryLinear.values
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.binary_weight(), self.bias, padding=1)
+        return conv2d(x, self.signed_weight(), self.bias, self.values())
 
 
 class BinaryActivation(nn.Module):
@@ -79,37 +136,6 @@ class BinaryActivation(nn.Module):
         return binarize(x, self.noise if self.training else None, self.cancel)
 
 
-class BatchNorm(nn.Module):
-    """Batch normalization over all axes but 1, x (B, C) or (B, C, H, W), as Lasagne has it.
-
-    Lasagne averages the mean and the *inverse standard deviation* of the biased variance
-    (normalization.py:234-305); torch averages the unbiased variance. alpha 0.1 and eps 1e-4 are the
-    authors' (mnist.py:36-38, cifar10.py:36-38).
-    """
-
-    EPS = 1e-4
-    ALPHA = 0.1
-
-    def __init__(self, features: int):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(features))
-        self.beta = nn.Parameter(torch.zeros(features))
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("inv_std", torch.ones(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            scale = self.gamma * self.inv_std  # (C,)
-            shape = (-1,) + (1,) * (x.dim() - 2)
-            return (x - self.mean.view(shape)) * scale.view(shape) + self.beta.view(shape)
-        y, mean, inv_std = torch.native_batch_norm(
-            x, self.gamma, self.beta, None, None, True, 0.0, self.EPS
-        )
-        self.mean.lerp_(mean.detach(), self.ALPHA)
-        self.inv_std.lerp_(inv_std.detach(), self.ALPHA)
-        return y
-
-
 class Dropout(nn.Module):
     """x -> x with each entry zeroed with probability `rate`, the rest divided by 1 - rate.
 
@@ -117,15 +143,15 @@ class Dropout(nn.Module):
     (mnist.py:130-156).
     """
 
-    def __init__(self, rate: float, generator: Generator):
+    def __init__(self, rate: float, noise: Generator):
         super().__init__()
         self.rate = rate
-        self.generator = generator
+        self.noise = noise
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        keep = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.rate
+        keep = torch.rand(x.shape, generator=self.noise, device=x.device) >= self.rate
         return x * keep / (1 - self.rate)
 
 

@@ -6,7 +6,7 @@ ReLU activations. With both NONE this is the float twin.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,13 +18,23 @@ from torch import Generator, Tensor, nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import (
-    BatchNorm,
     BinaryActivation,
     BinaryConv2d,
     BinaryLinear,
     Dropout,
+    Initialization,
+    Normalization,
     ScaleInput,
 )
+from bnnlib.normalization import (
+    BatchNorm,
+    OrdinaryBatchNorm,
+    PrintedShiftBatchNorm,
+    Scale,
+    ShiftBatchNorm,
+)
+from bnnlib.products import Values
+from bnnlib.recipe import Recipe
 
 CLASSES = 10
 MLP_INPUTS = 28 * 28
@@ -44,6 +54,8 @@ class Parts:
     cancel: bool
     init: Generator
     noise: Generator
+    batch_norm: Normalization = Normalization.EXACT
+    initialization: Initialization = Initialization.UNIFORM
 
     def _weight_noise(self) -> Generator | None:
         return self.noise if self.weights is Binarization.STOCHASTIC else None
@@ -51,18 +63,45 @@ class Parts:
     def linear(self, fan_in: int, fan_out: int) -> nn.Module:
         if self.weights is Binarization.NONE:
             return self._glorot(nn.utils.skip_init(nn.Linear, fan_in, fan_out))
-        return BinaryLinear(fan_in, fan_out, self.init, self._weight_noise())
+        return BinaryLinear(fan_in, fan_out, self.init, self._weight_noise(), self.initialization)
 
     def conv(self, channels: int, filters: int) -> nn.Module:
         if self.weights is Binarization.NONE:
-            return self._glorot(nn.utils.skip_init(nn.Conv2d, channels, filters, 3, padding=1))
-        return BinaryConv2d(channels, filters, self.init, self._weight_noise())
+            layer = nn.utils.skip_init(nn.Conv2d, channels, filters, 3, padding=1)
+            return self._glorot(layer).to(memory_format=torch.channels_last)
+        return BinaryConv2d(channels, filters, self.init, self._weight_noise(), self.initialization)
+
+    def normalization(self, features: int, fan_in: int, spatial: bool = False) -> nn.Module:
+        """What normalizes `features` sums of `fan_in` terms each; spatial: of a convolution."""
+        match self.batch_norm:
+            case Normalization.SHIFT_PRINTED:
+                return PrintedShiftBatchNorm(features)
+            case Normalization.SHIFT_CODED:
+                return ShiftBatchNorm(features, start=0.0 if spatial else 1.0)
+            case Normalization.SCALE:
+                return Scale(features, fan_in)
+            case Normalization.NONE:
+                return nn.Identity()
+        learned = self.batch_norm is Normalization.EXACT
+        return BatchNorm(features).requires_grad_(learned)  # else gamma stays 1 and beta 0
+
+    def last_normalization(self, fan_in: int) -> nn.Module:
+        """That of the scores."""
+        if self.batch_norm is Normalization.SHIFT_CODED:
+            return OrdinaryBatchNorm(CLASSES, self.init)
+        return self.normalization(CLASSES, fan_in)
 
     def activation(self) -> nn.Module:
         if self.activations is Binarization.NONE:
             return nn.ReLU()
         noise = self.noise if self.activations is Binarization.STOCHASTIC else None
         return BinaryActivation(noise, self.cancel)
+
+    def values(self, dropout: float) -> Values:
+        """What a hidden layer reads in training."""
+        if self.activations is Binarization.NONE:
+            return Values.REAL
+        return {0.0: Values.SIGNS, 0.5: Values.DROPPED}.get(dropout, Values.REAL)
 
     def dropout(self, rate: float) -> nn.Module:
         return Dropout(rate, self.noise)
@@ -82,9 +121,9 @@ def mlp(
     """
     layers = [ScaleInput(), nn.Flatten(), parts.dropout(input_dropout)]
     for fan_in, fan_out in pairwise((MLP_INPUTS, *hidden)):
-        layers += [parts.linear(fan_in, fan_out), BatchNorm(fan_out), parts.activation()]
-        layers.append(parts.dropout(hidden_dropout))
-    layers += [parts.linear(hidden[-1], CLASSES), BatchNorm(CLASSES)]
+        layers += [parts.linear(fan_in, fan_out), parts.normalization(fan_out, fan_in)]
+        layers += [parts.activation(), parts.dropout(hidden_dropout)]
+    layers += [parts.linear(hidden[-1], CLASSES), parts.last_normalization(hidden[-1])]
     return nn.Sequential(*layers)
 
 
@@ -97,14 +136,17 @@ def convnet(parts: Parts, filters: tuple[int, ...], dense: int) -> nn.Sequential
     """
     layers: list[nn.Module] = [ScaleInput()]
     for channels, width in pairwise((CONVNET_CHANNELS, *filters)):
-        layers += [parts.conv(channels, width), BatchNorm(width), parts.activation()]
-        layers += [parts.conv(width, width), nn.MaxPool2d(2), BatchNorm(width), parts.activation()]
+        layers += [parts.conv(channels, width)]
+        layers += [parts.normalization(width, 9 * channels, spatial=True), parts.activation()]
+        layers += [parts.conv(width, width), nn.MaxPool2d(2)]
+        layers += [parts.normalization(width, 9 * width, spatial=True), parts.activation()]
     layers.append(nn.Flatten())
     side = CONVNET_SIDE >> len(filters)
     for fan_in, fan_out in pairwise((filters[-1] * side * side, dense, dense)):
-        layers += [parts.linear(fan_in, fan_out), BatchNorm(fan_out), parts.activation()]
-    layers += [parts.linear(dense, CLASSES), BatchNorm(CLASSES)]
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        layers += [parts.linear(fan_in, fan_out), parts.normalization(fan_out, fan_in)]
+        layers.append(parts.activation())
+    layers += [parts.linear(dense, CLASSES), parts.last_normalization(dense)]
+    return nn.Sequential(*layers)
 
 
 def build(
@@ -117,8 +159,39 @@ def build(
 ) -> nn.Sequential:
     """The network that a recipe's fields of these names describe."""
     if network == "convnet":
-        return convnet(parts, hidden, dense)
-    return mlp(parts, hidden, input_dropout, hidden_dropout)
+        built = convnet(parts, hidden, dense)
+    else:
+        built = mlp(parts, hidden, input_dropout, hidden_dropout)
+    for layer in list(binary_layers(built).values())[1:]:  # the first one reads pixels
+        layer.inputs = parts.values(hidden_dropout)
+    return built
+
+
+def build_network(recipe: Recipe, seed: int, device: str = "cpu") -> nn.Sequential:
+    """The recipe's network with its initial weights, a function of the seed."""
+    parts = Parts(
+        recipe.weights,
+        recipe.activations,
+        recipe.cancel_saturated,
+        Generator().manual_seed(3 * seed),
+        Generator(device).manual_seed(3 * seed + 1),
+        recipe.batch_norm,
+        recipe.initialization,
+    )
+    return build(
+        parts,
+        recipe.network,
+        recipe.hidden,
+        recipe.dense,
+        recipe.input_dropout,
+        recipe.hidden_dropout,
+    ).to(device)
+
+
+def noise_generator(network: nn.Module) -> Generator | None:
+    """The one generator that all noisy layers of a network share; None if none draws."""
+    noises = (getattr(layer, "noise", None) for layer in network.modules())
+    return next((noise for noise in noises if noise is not None), None)
 
 
 def binary_layers(network: nn.Module) -> dict[str, nn.Module]:
@@ -143,11 +216,17 @@ def unpack_bits(packed: Tensor, length: int) -> Tensor:
     return bits.flatten(1)[:, :length].bool()
 
 
+def file_shape(recipe: Recipe) -> dict:
+    """What a network file tells of a recipe, so that `load_network` can build the network."""
+    names = ("network", "hidden", "dense", "activations", "batch_norm")
+    return {name: value for name, value in asdict(recipe).items() if name in names}
+
+
 def save_network(network: nn.Sequential, shape: dict) -> bytes:
     """The network file of a binarized network, as bytes (safetensors).
 
     Sign bits of each binary layer, packed by output row; biases, batch norm and input scaling as
-    they are. `shape`: network, hidden, dense, activations of the recipe, for `load_network`.
+    they are. `shape`: the recipe's `file_shape`.
     Raises ValueError for a network with real weights.
     """
     layers = binary_layers(network)
@@ -184,5 +263,6 @@ def _from_shape(shape: dict) -> nn.Sequential:
     activations = Binarization(shape["activations"])
     if activations is Binarization.STOCHASTIC:  # noise acts in training only
         activations = Binarization.DETERMINISTIC
-    parts = Parts(Binarization.DETERMINISTIC, activations, True, generator, generator)
+    batch_norm = Normalization(shape.get("batch_norm", "exact"))  # older files have no such word
+    parts = Parts(Binarization.DETERMINISTIC, activations, True, generator, generator, batch_norm)
     return build(parts, shape["network"], tuple(shape["hidden"]), shape["dense"])

@@ -1,3 +1,6 @@
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ import twin
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnnlib.binarize import binarize, hard_sigmoid, sample_sign, sign
+from bnnlib.binarize import ap2, binarize, hard_sigmoid, power_of_two, sample_sign, sign
 
 X = torch.from_numpy(twin.SPECIAL)
 
@@ -58,3 +61,42 @@ def test_binarize_forward_is_the_sign():
 def test_same_generator_state_gives_the_same_draw():
     first, second = (binarize(X, torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def nearest_power(x):
+    """AP2 in exact arithmetic: 2^e with 2^(e - 1/2) <= |x| < 2^(e + 1/2), as a Python float."""
+    if x == 0:
+        return 0.0
+    exponent = math.frexp(x)[1]  # 2^(exponent - 1) <= |x| < 2^exponent
+    up = Fraction(x) ** 2 >= Fraction(2) ** (2 * exponent - 1)
+    return math.copysign(math.ldexp(1.0, exponent if up else exponent - 1), x)
+
+
+NORMAL = {torch.float32: 2.0**-126, torch.float64: 2.0**-1022}
+
+
+@pytest.mark.parametrize("dtype", NORMAL)
+def test_ap2_is_exact_on_both_sides_of_every_border(dtype):
+    low, high = (-126, 126) if dtype is torch.float32 else (-1022, 1022)
+    powers = torch.tensor([math.ldexp(1.0, e) for e in range(low, high)], dtype=dtype)
+    border = powers * math.sqrt(2)
+    up, down = (torch.nextafter(border, torch.full_like(border, end)) for end in (math.inf, 0))
+    x = torch.cat([powers, border, up, down, -powers, -border, -up, -down, torch.zeros(1)])
+    assert ap2(x).tolist() == [nearest_power(value) for value in x.tolist()]
+    assert ap2(x).dtype == dtype
+
+
+@given(st.floats(min_value=2.0**-1022, max_value=2.0**1022), st.sampled_from([1, -1]))
+def test_ap2_is_the_nearest_power_of_two(magnitude, sign_of_x):
+    assert power_of_two(sign_of_x * magnitude) == nearest_power(sign_of_x * magnitude)
+
+
+def test_ap2_of_zero_is_zero_and_leaves_its_argument_alone():
+    x = torch.tensor([0.0, -0.0, 3.0])
+    assert ap2(x).tolist() == [0, 0, 4]
+    assert x.tolist() == [0, 0, 3]
+
+
+def test_ap2_works_on_what_is_not_contiguous():
+    x = torch.rand(6, 4, generator=torch.Generator().manual_seed(0)).t()
+    assert torch.equal(ap2(x), ap2(x.contiguous()))

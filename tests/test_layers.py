@@ -1,15 +1,14 @@
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 import twin
 
 from bnnlib.layers import (
-    BatchNorm,
     BinaryActivation,
     BinaryConv2d,
     BinaryLinear,
     Dropout,
+    Initialization,
     ScaleInput,
     glorot_multiplier,
 )
@@ -84,33 +83,17 @@ def test_stochastic_activation_is_the_sign_in_evaluation():
     assert np.array_equal(layer.eval()(x), twin.sign(x.numpy()))
 
 
-@pytest.mark.parametrize("shape", [(12, 5), (3, 5, 2, 2)])
-def test_batch_norm_equals_its_twin_over_three_steps(shape):
-    layer, reference = BatchNorm(5).double(), twin.BatchNorm(5)
-    for step in range(3):
-        x = torch.randn(shape, dtype=torch.float64, generator=generator(step)) * 3 + 1
-        x.requires_grad_()
-        grad = torch.randn(shape, dtype=torch.float64, generator=generator(9 + step))
-        layer.zero_grad()
-        y = layer(x)
-        y.backward(grad)
-        rows = lambda t: t.detach().movedim(1, -1).reshape(-1, 5).numpy()  # noqa: E731
-        np.testing.assert_allclose(rows(y), reference.forward(rows(x)), rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(
-            rows(x.grad), reference.backward(rows(grad)), rtol=1e-8, atol=1e-10
-        )
-        np.testing.assert_allclose(layer.gamma.grad, reference.grad_gamma, rtol=1e-9)
-        np.testing.assert_allclose(layer.beta.grad, reference.grad_beta, rtol=1e-9)
-        np.testing.assert_allclose(layer.mean, reference.mean, rtol=1e-10)
-        np.testing.assert_allclose(layer.inv_std, reference.inv_std, rtol=1e-10)
-
-
-def test_batch_norm_evaluates_with_running_mean_and_inverse_std():
-    layer = BatchNorm(3)
-    layer.mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
-    layer.inv_std.copy_(torch.tensor([2.0, 0.5, 1.0]))
-    x = torch.tensor([[2.0, 4.0, 3.0]])
-    assert layer.eval()(x).tolist() == [[2.0, 1.0, 0.0]]
+def test_torch7_starts_convolutions_and_biases_small():
+    conv = BinaryConv2d(64, 128, generator(), initialization=Initialization.TORCH7)
+    dense = BinaryLinear(400, 300, generator(), initialization=Initialization.TORCH7)
+    for values, bound in (
+        (conv.weight, 1 / 24),
+        (conv.bias, 1 / 24),
+        (dense.weight, 1),
+        (dense.bias, 1 / 20),
+    ):
+        assert 0.9 * bound < values.abs().max() <= bound
+        assert values.min() < 0 < values.max()
 
 
 def test_dropout_behind_a_binarization_gives_zero_and_plus_minus_two():

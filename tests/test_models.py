@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,22 +10,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bnnlib import optim
+from bnnlib import optim, recipes
 from bnnlib.binarize import Binarization
-from bnnlib.layers import BatchNorm, BinaryActivation, BinaryConv2d, Dropout
+from bnnlib.fit import squared_hinge
+from bnnlib.layers import BinaryActivation, BinaryConv2d, Dropout, Normalization
 from bnnlib.models import (
     Parts,
     binary_layers,
+    build_network,
     convnet,
+    file_shape,
     load_network,
     mlp,
+    noise_generator,
     pack_bits,
     save_network,
     unpack_bits,
 )
-from bnnlib.train import squared_hinge
+from bnnlib.normalization import (
+    BatchNorm,
+    OrdinaryBatchNorm,
+    PrintedShiftBatchNorm,
+    Scale,
+    ShiftBatchNorm,
+)
 
 DETERMINISTIC, NONE = Binarization.DETERMINISTIC, Binarization.NONE
+SMALL_MLP = replace(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), hidden=(21, 13))
+SMALL_CONVNET = replace(
+    recipes.at_profile(recipes.CIFAR10_THEANO, "smoke"), hidden=(9, 10, 11), dense=17
+)
 
 
 def parts(weights=DETERMINISTIC, activations=DETERMINISTIC, seed=0):
@@ -41,11 +56,21 @@ def binary_weights(network):
     return sum(layer.weight.numel() for layer in binary_layers(network).values())
 
 
-def test_parameter_counts_are_the_known_ones():
-    network = convnet(parts(), (128, 256, 512), 1024)
-    assert binary_weights(network) == 14_022_016
-    assert sum(p.numel() for p in network.parameters()) == 14_033_566
-    assert binary_weights(mlp(parts(), (4096, 4096, 4096))) == 36_806_656
+@pytest.mark.parametrize(
+    ("recipe", "count"),
+    [
+        (recipes.MNIST_THEANO, 36_806_656),
+        (recipes.MNIST_TORCH7, 10_014_720),
+        (recipes.CIFAR10_THEANO, 14_022_016),
+        (recipes.CIFAR10_TORCH7_CODE, 14_022_016),
+        (recipes.SVHN_THEANO, 6_397_632),
+    ],
+)
+def test_parameter_counts_are_the_known_ones(recipe, count):
+    network = build_network(recipe, seed=0)
+    assert binary_weights(network) == count
+    if recipe.dataset == "cifar10":  # as the authors' Torch7 code prints it
+        assert sum(p.numel() for p in network.parameters()) == 14_033_566
 
 
 def test_the_convnet_convolves_pools_normalizes_and_then_binarizes():
@@ -89,13 +114,14 @@ def test_building_a_network_leaves_the_global_generator_alone():
 
 def test_algorithm_1_equals_its_twin_over_five_steps():
     """Forward, straight-through backward, batch norm, Adam, multiplier and clipping together."""
-    network = mlp(parts(), (12, 9)).double()
+    recipe = replace(SMALL_MLP, hidden=(12, 9), input_dropout=0.0, hidden_dropout=0.0)
+    network = build_network(recipe, seed=0).double()
     layers = list(binary_layers(network).values())
     with torch.no_grad():  # the twin must agree on what lies exactly on the edges
         layers[1].weight[0, :5] = torch.tensor([0.0, -0.0, 1.0, -1.0, 1e-30])
     weights = [layer.weight.detach().numpy().copy() for layer in layers]
     reference = twin.Mlp(weights, [layer.bias.detach().numpy() for layer in layers])
-    optimizer = optim.Adam(optim.parameter_groups(network, True, True), 3e-3)
+    optimizer = optim.build_optimizer(recipe, network)
     x, labels = images((28, 28), 20), torch.arange(20) % 10
     for _ in range(5):
         optimizer.zero_grad()
@@ -117,28 +143,36 @@ def test_packing_is_inverted_by_unpacking(rows, length, seed):
     assert np.array_equal(packed.numpy(), np.packbits(bits.numpy(), axis=1, bitorder="little"))
 
 
-def trained_a_little(network, shape):
-    optimizer = optim.Adam(optim.parameter_groups(network, True, True), 0.01)
+def trained_a_little(recipe):
+    """A network after three steps and the images it saw."""
+    network = build_network(recipe, seed=0)
+    with torch.no_grad():
+        next(iter(binary_layers(network).values())).weight.flatten()[:2] = torch.tensor([0.0, -0.0])
+    shape = (28, 28) if recipe.network == "mlp" else (3, 32, 32)
+    optimizer = optim.build_optimizer(recipe, network)
     for _ in range(3):
         squared_hinge(network(images(shape)), torch.arange(8)).backward()
         optimizer.step()
-    return network.eval()
+    return network.eval(), images(shape)
 
 
-@pytest.mark.parametrize("name", ["mlp", "convnet"])
-def test_a_loaded_network_gives_the_same_scores(name, tmp_path):
-    if name == "mlp":
-        network, shape = mlp(parts(), (21, 13), 0.2, 0.5), (28, 28)
-        described = {"network": name, "hidden": [21, 13], "dense": 0}
-    else:
-        network, shape = convnet(parts(), (9, 10, 11), 17), (3, 32, 32)
-        described = {"network": name, "hidden": [9, 10, 11], "dense": 17}
-    with torch.no_grad():
-        next(iter(binary_layers(network).values())).weight.flatten()[:2] = torch.tensor([0.0, -0.0])
-    trained_a_little(network, shape)
+@pytest.mark.parametrize("batch_norm", Normalization)
+@pytest.mark.parametrize("recipe", [SMALL_MLP, SMALL_CONVNET], ids=lambda recipe: recipe.network)
+def test_a_loaded_network_gives_the_same_scores(recipe, batch_norm, tmp_path):
+    recipe = replace(recipe, batch_norm=batch_norm, activations=Binarization.STOCHASTIC)
+    network, x = trained_a_little(recipe)
     path = tmp_path / "network.safetensors"
-    path.write_bytes(save_network(network, {**described, "activations": "deterministic"}))
-    assert torch.equal(load_network(path)(images(shape)), network(images(shape)))
+    path.write_bytes(save_network(network, file_shape(recipe)))
+    assert torch.equal(load_network(path)(x), network(x))
+
+
+def test_a_network_file_from_before_there_were_other_normalizations_is_read(tmp_path):
+    network, x = trained_a_little(SMALL_MLP)
+    shape = file_shape(SMALL_MLP)
+    assert shape.pop("batch_norm") == "exact"
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(save_network(network, shape))
+    assert torch.equal(load_network(path)(x), network(x))
 
 
 def test_sign_bits_take_one_bit_each(tmp_path):
@@ -165,3 +199,47 @@ def test_a_damaged_network_file_is_refused_in_one_sentence(damage, tmp_path):
     path.write_bytes(damaged.get(damage, content))
     with pytest.raises(ValueError, match="no intact network file"):
         load_network(path)
+
+
+KINDS = {
+    Normalization.EXACT: (BatchNorm, BatchNorm, BatchNorm),
+    Normalization.SHIFT_PRINTED: (PrintedShiftBatchNorm,) * 3,
+    Normalization.SHIFT_CODED: (ShiftBatchNorm, ShiftBatchNorm, OrdinaryBatchNorm),
+    Normalization.STATISTICS: (BatchNorm, BatchNorm, BatchNorm),
+    Normalization.SCALE: (Scale, Scale, Scale),
+    Normalization.NONE: (nn.Identity, nn.Identity, nn.Identity),
+}
+
+
+@pytest.mark.parametrize("batch_norm", Normalization)
+def test_the_name_of_a_normalization_puts_its_layers_in_place(batch_norm):
+    network = build_network(replace(SMALL_CONVNET, batch_norm=batch_norm), seed=0)
+    flat = [type(layer) for layer in network].index(nn.Flatten)
+    spatial, dense, last = network[2], network[flat + 2], network[-1]
+    assert (type(spatial), type(dense), type(last)) == KINDS[batch_norm]
+    if batch_norm is Normalization.SHIFT_CODED:
+        assert spatial.inv_std.unique().tolist() == [0] and dense.inv_std.unique().tolist() == [1]
+    if batch_norm is Normalization.SCALE:
+        assert [round(1 / layer.gamma[0].item() ** 2) for layer in (spatial, last)] == [27, 17]
+    learned = [p.requires_grad for layer in (spatial, dense, last) for p in layer.parameters()]
+    assert all(learned) == (batch_norm is not Normalization.STATISTICS)
+
+
+def test_the_noisy_layers_share_the_one_generator_that_is_offered():
+    recipe = replace(SMALL_MLP, weights=Binarization.STOCHASTIC, batch_size=2)
+    network = build_network(recipe, seed=5)
+    noise = noise_generator(network)
+    assert noise.initial_seed() == 3 * 5 + 1
+    state = noise.get_state()
+    first = network(images((28, 28)))
+    assert not torch.equal(first, network(images((28, 28))))
+    noise.set_state(state)
+    assert torch.equal(first, network(images((28, 28))))
+    assert noise_generator(build_network(SMALL_CONVNET, seed=5)) is None
+
+
+def test_initial_weights_are_a_function_of_the_seed():
+    for recipe in (SMALL_MLP, recipes.at_profile(recipes.CIFAR10_TORCH7_CODE, "smoke")):
+        first, again, other = (build_network(recipe, seed).state_dict() for seed in (1, 1, 2))
+        assert all(torch.equal(first[name], again[name]) for name in first)
+        assert not all(torch.equal(first[name], other[name]) for name in first)

@@ -1,15 +1,21 @@
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import twin
-from torch import nn
 
-from bnnlib.layers import BatchNorm, BinaryLinear
+from bnnlib import models, recipes
+from bnnlib.layers import BinaryConv2d, BinaryLinear, Normalization
 from bnnlib.optim import (
-    Adam,
+    UPDATES,
+    Clip,
+    Multiplier,
+    Rule,
     adam_update,
-    exponential_decay,
-    parameter_groups,
+    build_optimizer,
+    learning_rate,
     set_learning_rate,
 )
 
@@ -44,60 +50,195 @@ def test_epsilon_meets_the_uncorrected_second_moment():
     assert value.item() == pytest.approx(-np.sqrt(0.001) * 1e-7 / (root + 1e-8), rel=1e-9)
 
 
-def network():
-    init = torch.Generator().manual_seed(0)
-    return nn.Sequential(BinaryLinear(6, 4, init), BatchNorm(4)).double()
+TWINS = {
+    Rule.ADAMAX_PRINTED: twin.adamax_printed,
+    Rule.ADAMAX_CODED: twin.adamax_coded,
+    Rule.ADAMAX_DECAYING: twin.adamax_decaying,
+}
 
 
-def run_steps(glorot, clip, steps=5, rate=0.01):
-    net = network()
-    optimizer = Adam(parameter_groups(net, glorot, clip), rate)
-    before = net[0].weight.detach().clone()
+@pytest.mark.parametrize("scale", [1.0, 1e-7])
+@pytest.mark.parametrize("rule", TWINS)
+def test_shift_based_adamax_equals_its_twin_over_20_steps(rule, scale):
+    value, state = np.full(7, 0.5), [np.zeros(7), np.zeros(7)]
+    tensor = torch.full((7,), 0.5, dtype=torch.float64)
+    m, v = torch.zeros_like(tensor), torch.zeros_like(tensor)
+    for t, grad in enumerate(gradients(20, (7,), scale), start=1):
+        value = TWINS[rule](value, grad.numpy(), state, t, 2**-6, 37.5)
+        UPDATES[rule](tensor, grad, m, v, t, 2**-6, 37.5)
+        np.testing.assert_allclose(tensor, value, rtol=1e-12)
+        np.testing.assert_allclose(m, state[0], rtol=1e-10, atol=1e-30)
+        np.testing.assert_allclose(v, state[1], rtol=1e-12, atol=1e-30)
+    assert tensor[0] == 0.5
+
+
+def test_adamax_starts_with_larger_steps_that_are_powers_of_two():
+    """AP2(2^-6 / (1 - 0.9^t)) for t = 1, 2, ...: what the bias correction becomes."""
+    steps = []
+    for t in range(1, 16):
+        value, m, v = (torch.zeros(1, dtype=torch.float64) for _ in range(3))
+        m += 1.0
+        UPDATES[Rule.ADAMAX_CODED](value, torch.ones(1, dtype=torch.float64), m, v, t, 2**-6)
+        steps.append(-value.item() * (1 + 2**-27))
+    assert np.log2(steps).round(9).tolist() == [-3] + 3 * [-4] + 7 * [-5] + 4 * [-6]
+
+
+def second_moment_after_silence(rule):
+    value, m, v = (torch.zeros(2) for _ in range(3))
+    for t in range(1, 10_001):
+        UPDATES[rule](value, torch.tensor([0.0, 1.0 if t == 1 else 0.0]), m, v, t, 2**-6)
+    assert value[0] == 0
+    return v
+
+
+def test_the_coded_second_moment_never_decays_and_the_others_do():
+    assert second_moment_after_silence(Rule.ADAMAX_CODED)[1] == 1
+    printed = second_moment_after_silence(Rule.ADAMAX_PRINTED)[1].item()
+    assert printed == pytest.approx((1 - 2**-10) ** 9999, rel=1e-3)
+    decaying = second_moment_after_silence(Rule.ADAMAX_DECAYING)[1].item()
+    assert decaying == pytest.approx(0.999**9999, rel=1e-3)
+
+
+def test_the_printed_rule_stays_finite_when_a_gradient_has_long_been_zero():
+    value, m = torch.ones(3), torch.tensor([0.0, 1e-39, 1e-44])
+    v = m.clone()
+    UPDATES[Rule.ADAMAX_PRINTED](value, torch.zeros(3), m, v, 10**6, 2**-10)
+    assert torch.equal(value, torch.ones(3))
+
+
+SMALL = replace(recipes.MNIST_THEANO, hidden=(4,), learning_rate=0.01)
+TORCH7 = recipes.at_profile(recipes.CIFAR10_TORCH7_CODE, "smoke")
+
+
+def run_steps(recipe, steps=5):
+    """The network after some steps along gradients of 1, and the one before."""
+    network = models.build_network(recipe, seed=0).double()
+    before, optimizer = copy.deepcopy(network), build_optimizer(recipe, network)
     for _ in range(steps):
-        for parameter in net.parameters():
+        for parameter in network.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-    return net, before
+    return network, before
+
+
+def moved(recipe):
+    """Parameter name -> its step; gradients of 1 move all alike but for the multiplier."""
+    network, before = run_steps(replace(recipe, clip=Clip.NOTHING), steps=1)
+    pairs = zip(network.named_parameters(), before.parameters(), strict=True)
+    return {name: (old - new).mean().item() for (name, new), old in pairs}
 
 
 def test_the_multiplier_scales_binary_weights_alone():
-    net, before = run_steps(glorot=True, clip=False)
-    plain, _ = run_steps(glorot=False, clip=False)
-    moved, plain_moved = net[0].weight - before, plain[0].weight - before
-    torch.testing.assert_close(moved, plain_moved * net[0].update_scale, rtol=1e-12, atol=0)
-    assert torch.equal(net[0].bias, plain[0].bias)
-    assert torch.equal(net[1].gamma, plain[1].gamma)
+    scaled, plain = moved(SMALL), moved(replace(SMALL, multiplier=Multiplier.NONE))
+    for name, layer in models.binary_layers(models.build_network(SMALL, 0)).items():
+        ratio = scaled.pop(f"{name}.weight") / plain.pop(f"{name}.weight")
+        assert ratio == pytest.approx(layer.update_scale)
+    assert scaled == pytest.approx(plain)
 
 
-def test_clipping_keeps_binary_weights_in_range_and_touches_nothing_else():
-    net, _ = run_steps(glorot=True, clip=True, steps=200, rate=0.1)
-    assert (net[0].weight == -1).all()
-    assert net[1].beta.max() < -1
-    unclipped, _ = run_steps(glorot=True, clip=False, steps=200, rate=0.1)
-    assert unclipped[0].weight.min() < -1
+def test_torch7_multipliers_are_powers_of_two_and_reach_the_biases():
+    network = models.build_network(recipes.CIFAR10_TORCH7_CODE, 0)
+    groups = build_optimizer(recipes.CIFAR10_TORCH7_CODE, network).param_groups
+    scales = {id(group["params"][0]): group["scale"] for group in groups}
+    layers = models.binary_layers(network).values()
+    expected = [32, 32, 64, 64, 64, 64, 64, 32, 32]  # Cifar10_Model.lua:88-89, 141-142
+    assert [scales[id(layer.weight)] for layer in layers] == expected
+    assert [scales[id(layer.bias)] for layer in layers] == expected
+    svhn = models.build_network(recipes.SVHN_TORCH7_CODE, 0)
+    groups = build_optimizer(recipes.SVHN_TORCH7_CODE, svhn).param_groups
+    weights = [group["scale"] for group in groups if group["params"][0].dim() > 1]
+    assert weights == [16, 32, 32, 32, 64, 64, 64, 32, 32]
 
 
-def test_learning_rate_reaches_every_group():
-    net = network()
-    optimizer = Adam(parameter_groups(net, True, True), 0.1)
+def test_torch7_mnist_scales_the_gammas_and_rounds_nothing():
+    network = models.build_network(recipes.MNIST_TORCH7_CODE, 0)
+    groups = build_optimizer(recipes.MNIST_TORCH7_CODE, network).param_groups
+    names = {id(p): name for name, p in network.named_parameters()}
+    scales = {names[id(group["params"][0])]: group["scale"] for group in groups}
+    gammas = [round(scales[name], 2) for name in scales if name.endswith("gamma")]
+    assert gammas == [36.95, 36.95, 36.95, 2.58]
+    assert {scales[name] for name in scales if name.endswith("beta")} == {1.0}
+    weights = [round(scales[name], 1) for name in scales if name.endswith("weight")]
+    assert weights == [43.5, 52.3, 52.3, 37.0]
+
+
+@pytest.mark.parametrize("clip", Clip)
+def test_clipping_reaches_what_it_names(clip):
+    network, _ = run_steps(replace(SMALL, clip=clip, learning_rate=0.1), steps=200)
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            latent = name == "weight" and isinstance(module, BinaryLinear | BinaryConv2d)
+            clipped = clip is Clip.EVERYTHING or (clip is Clip.WEIGHTS and latent)
+            assert parameter.min() == -1 if clipped else parameter.min() < -1
+
+
+def test_what_is_not_learned_has_no_group():
+    recipe = replace(SMALL, batch_norm=Normalization.STATISTICS)
+    network = models.build_network(recipe, 0)
+    frozen = {id(p) for p in network.parameters() if not p.requires_grad}
+    groups = build_optimizer(recipe, network).param_groups
+    assert len(frozen) == 4
+    assert not frozen & {id(p) for group in groups for p in group["params"]}
+
+
+def test_the_set_rate_reaches_every_group():
+    network = models.build_network(SMALL, 0)
+    optimizer = build_optimizer(SMALL, network)
     set_learning_rate(optimizer, 0.0)
-    before = [p.detach().clone() for p in net.parameters()]
-    for parameter in net.parameters():
+    before = [p.detach().clone() for p in network.parameters()]
+    for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
-def test_learning_rate_falls_by_epoch_from_first_to_last():
-    # The factors that the authors' scripts print: mnist.py:77-81, cifar10.py:65-69.
-    for first, last, epochs, factor in ((3e-3, 3e-7, 1000, 0.99083), (1e-3, 3e-7, 500, 0.98391)):
-        rates = [exponential_decay(first, last, epoch, epochs) for epoch in (0, 1, epochs)]
-        assert rates[0] == first
+@pytest.mark.parametrize("rule", Rule)
+def test_a_restored_optimizer_continues_bit_for_bit(rule):
+    recipe = replace(
+        SMALL, optimizer=rule, learning_rate=2**-6, final_learning_rate=0.0, halve_every=100.0
+    )
+
+    def steps(network, optimizer, first, last):
+        for step in range(first, last):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in network.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+
+    straight, halted, restored = (models.build_network(recipe, 0) for _ in range(3))
+    steps(straight, build_optimizer(recipe, straight), 0, 6)
+    optimizer = build_optimizer(recipe, halted)
+    steps(halted, optimizer, 0, 3)
+    restored.load_state_dict(halted.state_dict())
+    other = build_optimizer(recipe, restored)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(restored, other, 3, 6)
+    pairs = zip(straight.parameters(), restored.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_exponential_rate_falls_by_the_factors_that_the_authors_print():
+    # mnist.py:77-81, cifar10.py:65-69, svhn.py:67-71.
+    theano = {
+        recipes.MNIST_THEANO: 0.99083,
+        recipes.CIFAR10_THEANO: 0.98391,
+        recipes.SVHN_THEANO: 0.96605,
+    }
+    for recipe, factor in theano.items():
+        rates = [learning_rate(recipe, epoch) for epoch in (0, 1, recipe.epochs)]
+        assert rates[0] == recipe.learning_rate
         assert rates[1] / rates[0] == pytest.approx(factor, abs=5e-6)
-        assert rates[2] == pytest.approx(last)
+        assert rates[2] == pytest.approx(recipe.final_learning_rate)
 
 
 def test_a_shortened_schedule_is_compressed_and_not_cut():
-    assert exponential_decay(3e-3, 3e-7, 5, 10) == pytest.approx(
-        exponential_decay(3e-3, 3e-7, 500, 1000)
-    )
+    short = replace(recipes.MNIST_THEANO, epochs=10)
+    assert learning_rate(short, 5) == pytest.approx(learning_rate(recipes.MNIST_THEANO, 500))
+
+
+def test_a_halved_rate_is_a_power_of_two_in_every_epoch():
+    recipe = recipes.SVHN_TORCH7_CODE
+    exponents = [np.log2(learning_rate(recipe, epoch)) for epoch in (0, 19, 20, 39, 40, 199)]
+    assert exponents == [-7, -7, -8, -8, -9, -16]
+    quick = replace(recipe, epochs=3, halve_every=0.5)
+    assert [np.log2(learning_rate(quick, epoch)) for epoch in range(3)] == [-7, -9, -11]

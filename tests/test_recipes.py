@@ -1,44 +1,82 @@
-from dataclasses import fields, replace
+import json
+from dataclasses import asdict, fields, replace
 
 import pytest
+import torch
 
-from bnnlib import recipes
+from bnnlib import models, optim, recipes
 from bnnlib.binarize import Binarization
-from bnnlib.recipes import CIFAR10_THEANO, MNIST_THEANO, RECIPES
+from bnnlib.fit import squared_hinge
+from bnnlib.layers import Normalization
+from bnnlib.optim import Multiplier, Rule
+from bnnlib.recipes import MNIST_THEANO, RECIPES
+
+KINDS = ("theano", "torch7", "torch7-code")
 
 
 def test_names_are_unique():
     assert len({recipe.name for recipe in RECIPES}) == len(RECIPES)
 
 
+def differing(recipe, other):
+    """The fields, but for the name, in which two recipes differ."""
+    a, b = asdict(recipe), asdict(other)
+    return {name for name in a if a[name] != b[name]} - {"name"}
+
+
 def test_the_float_twin_differs_in_binarization_alone():
-    float_recipe = recipes.MNIST_THEANO_FLOAT
-    changed = {
-        f.name
-        for f in fields(float_recipe)
-        if getattr(float_recipe, f.name) != getattr(MNIST_THEANO, f.name)
-    }
-    assert changed == {
-        "name",
-        "weights",
-        "activations",
-        "cancel_saturated",
-        "clip_weights",
-        "glorot_multiplier",
-    }
-    assert float_recipe.weights is Binarization.NONE
+    for name in ("mnist-theano", "cifar10-theano", "svhn-theano"):
+        twin = recipes.by_name(name + "-float")
+        changed = {"weights", "activations", "cancel_saturated", "clip", "multiplier"}
+        assert differing(twin, recipes.by_name(name)) == changed
+        assert twin.weights is Binarization.NONE
 
 
-def test_each_gradient_experiment_changes_one_thing():
-    several = ("gradients-stochastic-both", "gradients-no-glorot-higher-rate")
-    for recipe in (r for r in recipes.GRADIENTS[1:] if r.name not in several):
-        same = replace(recipe, name=recipes.GRADIENTS_BASELINE.name)
-        differing = [
-            f.name
-            for f in fields(same)
-            if getattr(same, f.name) != getattr(recipes.GRADIENTS_BASELINE, f.name)
-        ]
-        assert len(differing) == 1, recipe.name
+@pytest.mark.parametrize(
+    "group",
+    [
+        (recipes.CIFAR10_THEANO, *recipes.CIFAR10_ABLATIONS),
+        recipes.GRADIENTS,
+        recipes.SHIFT,
+        recipes.GAPS_MNIST,
+        recipes.GAPS_CIFAR10,
+    ],
+    ids=lambda group: group[0].name,
+)
+def test_each_ablation_changes_one_thing(group):
+    # An optimizer comes with its own rate.
+    rate = {"learning_rate", "final_learning_rate", "halve_every"}
+    several = {
+        "gradients-stochastic-both": {"weights", "activations"},
+        "gradients-no-glorot-higher-rate": {"multiplier"},
+        "shift-both": {"batch_norm", "optimizer"},
+        "gaps-mnist-no-dropout": {"input_dropout", "hidden_dropout"},
+        "gaps-mnist-shift": {"batch_norm", "optimizer"},
+        "gaps-cifar10-shift": {"batch_norm", "optimizer"},
+    }
+    for recipe in group[1:]:
+        changed = differing(recipe, group[0]) - rate
+        assert len(changed) == 1 or changed == several[recipe.name], recipe.name
+
+
+def test_what_the_torch7_code_does_beyond_the_papers_words():
+    shared = {"inputs", "initialization", "batch_norm", "optimizer", "scale_biases"}
+    shared |= {"learning_rate"}
+    beyond = {
+        "mnist": {"scale_gammas", "halve_every"},
+        "cifar10": {"multiplier", "clip"},
+        "svhn": {"multiplier", "halve_every"},
+    }
+    for dataset, more in beyond.items():
+        words = recipes.by_name(f"{dataset}-torch7")
+        code = recipes.by_name(f"{dataset}-torch7-code")
+        assert differing(words, code) == shared | more
+
+
+def test_a_recipe_is_json_and_back():
+    for recipe in RECIPES:
+        again = json.loads(json.dumps(asdict(recipe)))
+        assert {**asdict(recipe), "hidden": list(recipe.hidden)} == again
 
 
 @pytest.mark.parametrize("profile", recipes.PROFILES)
@@ -50,16 +88,55 @@ def test_profiles_change_existing_fields_of_existing_recipes(profile):
     assert all(recipes.at_profile(r, "paper") == r for r in RECIPES)
 
 
-def test_gradient_experiments_share_their_scale_in_every_profile():
-    for changes in recipes.PROFILES.values():
-        scales = [changes.get(recipe.name) for recipe in recipes.GRADIENTS]
-        assert all(scale == scales[0] for scale in scales)
+@pytest.mark.parametrize("profile", recipes.PROFILES)
+def test_what_is_compared_shares_its_scale_in_every_profile(profile):
+    cifar10 = (recipes.CIFAR10_THEANO, *recipes.CIFAR10_ABLATIONS)
+    for group in (recipes.GRADIENTS, recipes.SHIFT, cifar10):
+        changes = [recipes.PROFILES[profile].get(recipe.name) for recipe in group]
+        assert all(change == changes[0] for change in changes)
+    for group in (recipes.GAPS_MNIST, recipes.GAPS_CIFAR10):
+        first, *others = (recipes.at_profile(recipe, profile) for recipe in group)
+        for recipe in others:
+            scale = {"epochs", "train_images", "dense"} | (
+                set() if recipe.name == "gaps-mnist-width" else {"hidden"}
+            )
+            assert not differing(recipe, first) & scale
+    halved = recipes.by_name("gaps-mnist-width").hidden[0] * 2
+    assert halved == recipes.by_name("gaps-mnist-baseline").hidden[0]
+
+
+@pytest.mark.parametrize("profile", ["quick", "evening"])
+def test_a_shortened_schedule_of_halvings_has_some_ten_stages(profile):
+    for recipe in (recipes.at_profile(r, profile) for r in RECIPES):
+        if recipe.halve_every and recipe.dataset != "svhn":
+            assert 6 <= recipe.epochs / recipe.halve_every <= 10 + 1e-9, recipe.name
 
 
 def test_the_recipe_table_has_a_source_for_every_field_of_the_papers_recipes():
     described = {f.name for f in fields(MNIST_THEANO)} - {"name", "dataset", "train_images"}
-    for recipe in (MNIST_THEANO, CIFAR10_THEANO):
-        assert described <= recipes.SOURCES[recipe.name].keys()
+    papers = {f"{data}-{kind}" for data in ("mnist", "cifar10", "svhn") for kind in KINDS}
+    assert recipes.SOURCES.keys() == papers
+    for name in papers:
+        assert recipes.SOURCES[name].keys() == described
+        recipes.by_name(name)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_every_recipe_takes_a_step_at_smoke_size(recipe):
+    recipe = recipes.at_profile(recipe, "smoke")
+    network = models.build_network(recipe, seed=0)
+    optimizer = optim.build_optimizer(recipe, network)
+    shape = (20, 28, 28) if recipe.network == "mlp" else (20, 3, 32, 32)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    before = [p.detach().clone() for p in network.parameters() if p.requires_grad]
+    squared_hinge(network(x), torch.arange(20) % 10).backward()
+    optimizer.step()
+    after = [p.detach() for p in network.parameters() if p.requires_grad]
+    assert all(p.isfinite().all() for p in after)
+    moved = [not torch.equal(old, new) for old, new in zip(before, after, strict=True)]
+    assert moved[0] and sum(moved) > len(moved) / 2
+    assert network.eval()(x).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -75,11 +152,39 @@ def test_the_recipe_table_has_a_source_for_every_field_of_the_papers_recipes():
         {"network": "transformer"},
         {"dense": 5},
         {"train_images": -1},
+        {"halve_every": 10.0},
+        {"halve_every": 0.0, "final_learning_rate": 0.0},
+        {"halve_every": -1.0, "final_learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"multiplier": Multiplier.GLOROT, "weights": Binarization.NONE},
+        {"scale_biases": True, "multiplier": Multiplier.NONE},
+        {"learning_rate": 2.0**-130, "optimizer": Rule.ADAMAX_CODED},
+        {"learning_rate": 1e-3, "optimizer": Rule.ADAMAX_CODED, "final_learning_rate": 1e-40},
+        {"learning_rate": 1e-3, "optimizer": Rule.ADAMAX_PRINTED},
+        {"halve_every": 0.0, "optimizer": Rule.ADAMAX_PRINTED, "learning_rate": 2**-10},
     ],
+    ids=str,
 )
 def test_impossible_recipes_are_refused_by_name(change):
     with pytest.raises(ValueError, match=rf"mnist-theano: {next(iter(change))}"):
         replace(MNIST_THEANO, **change)
+
+
+def test_a_batch_of_one_is_refused_where_it_is_normalized_alone():
+    for batch_norm in Normalization:
+        if batch_norm in (Normalization.NONE, Normalization.SCALE):
+            assert replace(MNIST_THEANO, batch_norm=batch_norm, batch_size=1).batch_size == 1
+        else:
+            with pytest.raises(ValueError, match="batch_size must be above 1"):
+                replace(MNIST_THEANO, batch_norm=batch_norm, batch_size=1)
+
+
+def test_a_halving_schedule_may_not_leave_the_powers_of_two_of_float32():
+    words = recipes.MNIST_TORCH7
+    with pytest.raises(ValueError, match="learning_rate must round to powers of two"):
+        replace(words, halve_every=5.0)
+    assert replace(words, halve_every=10.0).epochs == 1000
 
 
 def test_unknown_names_are_refused_with_the_choices():

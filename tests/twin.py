@@ -20,6 +20,11 @@ def straight_through(grad, x):
     return grad * (np.abs(x) <= 1)
 
 
+def ap2(x):
+    with np.errstate(divide="ignore"):
+        return np.sign(x) * 2.0 ** np.round(np.log2(np.abs(x)))
+
+
 class BatchNorm:
     """Training-mode batch norm over axis 0, with Lasagne's running mean and inverse std."""
 
@@ -41,6 +46,36 @@ class BatchNorm:
         return centred * self.batch_inv_std
 
 
+class ShiftBatchNorm:
+    """Shift-based batch norm over axis 0; averages the inverse std, or as printed the variance."""
+
+    def __init__(self, features, printed, start):
+        self.gamma, self.beta = np.ones(features), np.zeros(features)
+        self.printed, self.mean, self.spread = printed, np.zeros(features), np.full(features, start)
+
+    def forward(self, x):
+        mean = x.mean(0)
+        centred = x - mean
+        variance = (centred * ap2(centred)).mean(0)
+        inv_std = 1 / np.sqrt(variance + 1e-5)
+        self.mean = (1 - 0.125) * self.mean + 0.125 * mean
+        averaged = variance if self.printed else inv_std
+        self.spread = (1 - 0.125) * self.spread + 0.125 * averaged
+        self.centred, self.s = ap2(centred), ap2(inv_std)
+        self.normalized = ap2(centred * self.s)
+        return ap2(self.gamma) * (centred * self.s) + self.beta
+
+    def backward(self, grad):
+        """SpatialBatchNormalizationShiftPow2.lua, updateGradInput, in its order."""
+        self.grad_gamma, self.grad_beta = (self.normalized * grad).sum(0), grad.sum(0)
+        along = -(self.centred * grad).mean(0) * self.centred * self.s * self.s
+        return (along + grad - grad.mean(0)) * self.s * ap2(self.gamma)
+
+    def evaluate(self, x):
+        inv_std = 1 / np.sqrt(self.spread + 1e-5) if self.printed else self.spread
+        return (x - self.mean) * ap2(inv_std) * ap2(self.gamma) + self.beta
+
+
 def squared_hinge(scores, labels):
     """Loss and its gradient with respect to the scores."""
     targets = -np.ones_like(scores)
@@ -55,6 +90,28 @@ def adam(value, grad, state, t, rate, beta1=0.9, beta2=0.999, eps=1e-8):
     state[1] = beta2 * state[1] + (1 - beta2) * grad**2
     corrected = rate * np.sqrt(1 - beta2**t) / (1 - beta1**t)
     return value - corrected * state[0] / (np.sqrt(state[1]) + eps)
+
+
+def adamax_printed(value, grad, state, t, rate, scale):
+    """NIPS, Algorithm 2, with AdaMax's 1 - beta1^t; where v is 0, nothing moves."""
+    beta1, beta2 = 7 / 8, 1023 / 1024
+    state[0] = beta1 * state[0] + grad / 8
+    state[1] = np.maximum(beta2 * state[1], np.abs(grad))
+    inverse = np.array([ap2(1 / v) if v > 0 else 0.0 for v in state[1]])
+    return value - scale * ap2(rate / (1 - beta1**t)) * state[0] * inverse
+
+
+def adamax_coded(value, grad, state, t, rate, scale):
+    """adaMax_binary_clip_shift.lua: the rounded second moment is the state."""
+    state[0] = 0.9 * state[0] + 0.1 * grad
+    state[1] = ap2(np.maximum(0.999 * state[1], np.abs(grad))) + 2.0**-27
+    return value - scale * ap2(rate / (1 - 0.9**t)) * state[0] / state[1]
+
+
+def adamax_decaying(value, grad, state, t, rate, scale):
+    state[0] = 0.9 * state[0] + 0.1 * grad
+    state[1] = np.maximum(0.999 * state[1], np.abs(grad))
+    return value - scale * ap2(rate / (1 - 0.9**t)) * state[0] / (ap2(state[1]) + 2.0**-27)
 
 
 class Mlp:

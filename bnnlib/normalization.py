@@ -1,0 +1,189 @@
+"""Batch normalization, exact and shift-based, and the two halves of it for the ablation.
+
+Every class takes x (B, C) or (B, C, H, W), works per entry of axis 1, and calls its factor `gamma`
+and its shift `beta`. lua files are the authors' Torch7 code.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from bnnlib.binarize import ap2
+
+
+def _axes(x: Tensor) -> tuple[int, ...]:
+    """All axes but 1: those that a channel's statistics run over."""
+    return (0, *range(2, x.dim()))
+
+
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """(C,) -> (C,), or (C, 1, 1) for images: what broadcasts along axis 1 of x."""
+    return values.view((-1,) + (1,) * (x.dim() - 2))
+
+
+def _affine(x: Tensor, mean: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+    """(x - mean) factor + shift, x (B, C, ...), the others (C,)."""
+    centred = x - _per_channel(mean, x)
+    return centred * _per_channel(factor, x) + _per_channel(shift, x)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization as Lasagne has it.
+
+    Lasagne averages the mean and the *inverse standard deviation* of the biased variance
+    (normalization.py:234-305); torch averages the unbiased variance. alpha 0.1 and eps 1e-4 are the
+    authors' (mnist.py:36-38, cifar10.py:36-38).
+    """
+
+    EPS = 1e-4
+    ALPHA = 0.1
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(features))
+        self.beta = nn.Parameter(torch.zeros(features))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("inv_std", torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return _affine(x, self.mean, self.gamma * self.inv_std, self.beta)
+        y, mean, inv_std = torch.native_batch_norm(
+            x, self.gamma, self.beta, None, None, True, 0.0, self.EPS
+        )
+        self.mean.lerp_(mean.detach(), self.ALPHA)
+        self.inv_std.lerp_(inv_std.detach(), self.ALPHA)
+        return y
+
+
+class OrdinaryBatchNorm(nn.Module):
+    """torch's own, which the authors' Torch7 code has behind the last layer (Cifar10_Model.lua:78).
+
+    torch/nn BatchNormalization.lua: eps 1e-5, momentum 0.1 of the unbiased variance, gamma drawn
+    from U(0, 1), beta 0.
+    """
+
+    def __init__(self, features: int, init: Generator):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.empty(features).uniform_(0, 1, generator=init))
+        self.beta = nn.Parameter(torch.zeros(features))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x, self.mean, self.variance, self.gamma, self.beta, self.training, 0.1, 1e-5
+        )
+
+
+class ShiftNormalize(torch.autograd.Function):
+    r"""Shift-based batch normalization of one batch: (y, mean, variance), the latter two (C,).
+
+    Forward (NIPS, Algorithm 3): $C = x - \mu$, $\sigma^2 = \mathrm{mean}(C\, AP2(C))$,
+    $s = AP2(1/\sqrt{\sigma^2 + \epsilon})$, $y = AP2(\gamma)\, s\, C + \beta$. The paper's last
+    line leaves out $+\beta$, though $\beta$ is among its parameters; the authors' code adds it,
+    not rounded (BatchNormalizationShiftPow2.lua:86-115).
+    Backward, not the derivative of that but what the code does (:126-156), exact batch norm's
+    with $AP2(C)$ for $C$ and $s$ for $1/\sigma$: with $g$ the gradient of $y$,
+    $g_x = AP2(\gamma)\, s\, (g - \bar g - AP2(C)\, s^2\, \overline{g\, AP2(C)})$,
+    $g_\gamma = \sum g\, AP2(s\, C)$, $g_\beta = \sum g$; bars are means over the batch.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, gamma: Tensor, beta: Tensor, eps: float):
+        mean = x.mean(_axes(x))
+        centred = x - _per_channel(mean, x)
+        rounded = ap2(centred)
+        variance = (rounded * centred).mean(_axes(x))
+        shift = ap2(inverse_std(variance, eps))
+        factor = ap2(gamma) * shift  # a product of powers of two is exact, in any order
+        ctx.save_for_backward(rounded, shift, factor)
+        ctx.mark_non_differentiable(mean, variance)
+        y = centred.mul_(_per_channel(factor, x)).add_(_per_channel(beta, x))
+        return y, mean, variance
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, *_):
+        rounded, shift, factor = ctx.saved_tensors
+        total, along = grad.sum(_axes(grad)), (grad * rounded).sum(_axes(grad))
+        count = grad.numel() // len(total)
+        grad_x = rounded * _per_channel(-factor * shift.square() * along / count, grad)
+        grad_x.addcmul_(grad, _per_channel(factor, grad))
+        grad_x.sub_(_per_channel(factor * total / count, grad))
+        return grad_x, along * shift, total, None  # AP2(s C) = s AP2(C)
+
+
+def inverse_std(variance: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(variance + eps), any shape."""
+    return (variance + eps).sqrt().reciprocal()
+
+
+class ShiftBatchNorm(nn.Module):
+    """Shift-based batch normalization as the authors' Torch7 code has it.
+
+    It averages the mean and the *inverse standard deviation*, neither rounded, and rounds at test
+    (BatchNormalizationShiftPow2.lua:72, 91). eps 1e-5, momentum 0.125 (:23-25). The average starts
+    at 1, for convolutions at 0 (SpatialBatchNormalizationShiftPow2.lua:77): `start`.
+    """
+
+    EPS = 1e-5
+    MOMENTUM = 0.125
+
+    def __init__(self, features: int, start: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(features))
+        self.beta = nn.Parameter(torch.zeros(features))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("inv_std", torch.full((features,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return _affine(x, self.mean, ap2(self.gamma) * ap2(self.inv_std), self.beta)
+        y, mean, variance = ShiftNormalize.apply(x, self.gamma, self.beta, self.EPS)
+        self.mean.lerp_(mean, self.MOMENTUM)
+        self.inv_std.lerp_(inverse_std(variance, self.EPS), self.MOMENTUM)
+        return y
+
+
+class PrintedShiftBatchNorm(nn.Module):
+    """Shift-based batch normalization as the paper prints it (NIPS, Algorithm 3).
+
+    The printed forward is `ShiftNormalize`. The paper gives no backward, no constants and nothing
+    of test time: backward and constants are the code's; at test the printed formula takes averages
+    of mean and variance, the quantities that it names.
+    """
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(features))
+        self.beta = nn.Parameter(torch.zeros(features))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        eps, momentum = ShiftBatchNorm.EPS, ShiftBatchNorm.MOMENTUM
+        if not self.training:
+            shift = ap2(inverse_std(self.variance, eps))
+            return _affine(x, self.mean, ap2(self.gamma) * shift, self.beta)
+        y, mean, variance = ShiftNormalize.apply(x, self.gamma, self.beta, eps)
+        self.mean.lerp_(mean, momentum)
+        self.variance.lerp_(variance, momentum)
+        return y
+
+
+class Scale(nn.Module):
+    """gamma x + beta, without any statistics: what batch norm learns, without what it measures.
+
+    gamma starts at 1 / sqrt(fan_in) of the layer before, about the inverse standard deviation of a
+    sum of that many signs, so that only following the data is missing and not the scale.
+    """
+
+    def __init__(self, features: int, fan_in: int):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((features,), 1 / math.sqrt(fan_in)))
+        self.beta = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * _per_channel(self.gamma, x) + _per_channel(self.beta, x)

@@ -1,0 +1,109 @@
+"""What a profile changes in a recipe. `paper` changes nothing.
+
+A shortened run compresses the learning-rate schedule, never cuts it off; a very short one also
+starts higher and ends sooner. A schedule of halvings is compressed to eight to ten of them: the
+hundred that the paper's words make of 1000 epochs on MNIST would, compressed, stop learning after
+a few. The rate is set by epoch, so in the shortest runs several halvings fall between two epochs.
+"""
+
+from collections.abc import Iterable
+
+from bnnlib import ablations, catalogue
+from bnnlib.recipe import Recipe
+
+TINY = {
+    "mlp": {"hidden": (32, 32), "epochs": 2},
+    "convnet": {"hidden": (8, 8, 8), "dense": 16, "epochs": 2},
+}
+
+HIGH_MNIST = {"learning_rate": 1e-2, "final_learning_rate": 1e-4}
+HIGH_CIFAR10 = {"learning_rate": 6e-3, "final_learning_rate": 3e-5}
+NINE_HALVINGS_IN_3 = {"learning_rate": 2**-6, "halve_every": 1 / 3}
+
+QUICK_MLP = {"hidden": (512, 512, 512), "input_dropout": 0.0, "hidden_dropout": 0.0}
+QUICK_CONVNET = {"hidden": (16, 32, 64), "dense": 512, "batch_size": 100}
+QUICK_CIFAR10 = {**QUICK_CONVNET, **HIGH_CIFAR10, "epochs": 5}
+# The full SVHN is large and not to be had everywhere: quick does without its extra images, and
+# shows little more than that the recipes run.
+QUICK_SVHN = {
+    "dataset": "svhn-no-extra",
+    "hidden": (4, 8, 16),
+    "dense": 64,
+    "batch_size": 50,
+    "epochs": 3,
+    "train_images": 1_500,
+}
+QUICK_GRADIENTS = {"hidden": (128, 128, 128), "epochs": 5, "train_images": 16_000}
+QUICK_SHIFT = {"hidden": (128, 128, 128), "epochs": 3, "train_images": 16_000, "halve_every": 0.5}
+QUICK_GAPS_MNIST = {"hidden": (256, 256, 256), "epochs": 3, "train_images": 16_000}
+QUICK_GAPS_CIFAR10 = {"hidden": (8, 16, 32), "dense": 128, "epochs": 2, "train_images": 10_000}
+
+EVENING_SVHN = {"epochs": 2, "train_images": 120_000}
+
+
+def _each(chosen: Iterable[Recipe], changes: dict) -> dict[str, dict]:
+    """The same changes for several recipes."""
+    return {recipe.name: changes for recipe in chosen}
+
+
+SMOKE = {
+    **{recipe.name: TINY[recipe.network] for recipe in catalogue.PAPER},
+    "mnist-theano-first-epoch": {"hidden": (32, 32)},
+    **_each(ablations.CIFAR10_ABLATIONS, TINY["convnet"]),
+    **_each(ablations.GRADIENTS, TINY["mlp"]),
+    **_each(ablations.SHIFT, TINY["mlp"]),
+    **_each(ablations.GAPS_MNIST, TINY["mlp"]),
+    **_each(ablations.GAPS_CIFAR10, TINY["convnet"]),
+}
+
+QUICK = {
+    "mnist-theano": {**QUICK_MLP, **HIGH_MNIST, "epochs": 6},
+    "mnist-theano-float": {**QUICK_MLP, **HIGH_MNIST, "epochs": 3},
+    "mnist-torch7": {**QUICK_MLP, **NINE_HALVINGS_IN_3, "epochs": 3},
+    "mnist-torch7-code": {**QUICK_MLP, **NINE_HALVINGS_IN_3, "epochs": 3},
+    "cifar10-theano": QUICK_CIFAR10,
+    "cifar10-theano-float": {**QUICK_CIFAR10, "epochs": 2},
+    "cifar10-torch7": {**QUICK_CONVNET, **NINE_HALVINGS_IN_3, "epochs": 3},
+    "cifar10-torch7-code": {**QUICK_CONVNET, **NINE_HALVINGS_IN_3, "epochs": 3},
+    "svhn-theano": {**QUICK_SVHN, **HIGH_CIFAR10},
+    "svhn-theano-float": {**QUICK_SVHN, **HIGH_CIFAR10},
+    "svhn-torch7": {**QUICK_SVHN, **NINE_HALVINGS_IN_3},
+    "svhn-torch7-code": {**QUICK_SVHN, **NINE_HALVINGS_IN_3},
+    **_each(ablations.CIFAR10_ABLATIONS, QUICK_CIFAR10),
+    **_each(ablations.GRADIENTS, QUICK_GRADIENTS),
+    **_each(ablations.SHIFT, QUICK_SHIFT),
+    **_each(ablations.GAPS_MNIST, {**QUICK_GAPS_MNIST, **HIGH_MNIST}),
+    "gaps-mnist-width": {**QUICK_GAPS_MNIST, **HIGH_MNIST, "hidden": (128, 128, 128)},
+    "gaps-mnist-shift": {**QUICK_GAPS_MNIST, "halve_every": 1 / 3},
+    **_each(ablations.GAPS_CIFAR10, {**QUICK_GAPS_CIFAR10, **HIGH_CIFAR10}),
+    "gaps-cifar10-shift": {**QUICK_GAPS_CIFAR10, "halve_every": 1 / 4},
+}
+
+EVENING = {
+    "mnist-theano": {"epochs": 30},
+    "mnist-theano-float": {"epochs": 30},
+    "mnist-torch7": {"epochs": 30, "halve_every": 3.0},
+    "mnist-torch7-code": {"epochs": 30, "halve_every": 3.0},
+    "cifar10-theano": {"epochs": 15},
+    "cifar10-theano-float": {"epochs": 15},
+    "cifar10-torch7": {"epochs": 15, "halve_every": 1.5},
+    "cifar10-torch7-code": {"epochs": 15, "halve_every": 1.5},
+    "svhn-theano": EVENING_SVHN,
+    "svhn-theano-float": EVENING_SVHN,
+    "svhn-torch7": {**EVENING_SVHN, "halve_every": 0.2},
+    "svhn-torch7-code": {**EVENING_SVHN, "halve_every": 0.2},
+    **_each(ablations.CIFAR10_ABLATIONS, {"epochs": 15}),
+    **_each(ablations.GRADIENTS, {"epochs": 10}),
+    **_each(ablations.SHIFT, {"epochs": 10, "halve_every": 1.25}),
+    **_each(ablations.GAPS_MNIST, {"epochs": 10}),
+    "gaps-mnist-shift": {"epochs": 10, "halve_every": 1.0},
+    **_each(ablations.GAPS_CIFAR10, {"epochs": 5}),
+    "gaps-cifar10-shift": {"epochs": 5, "halve_every": 0.5},
+}
+
+PROFILES: dict[str, dict[str, dict]] = {
+    "smoke": SMOKE,
+    "quick": QUICK,
+    "evening": EVENING,
+    "paper": {},
+}
