@@ -20,16 +20,29 @@ from pathlib import Path
 
 import torch
 
-from bnnlib import ROOT
+from bnnlib import ROOT, products
 from bnnlib.files import whole
-from bnnlib.recipes import Recipe
+from bnnlib.recipe import Recipe
 
 SCHEMA = 1
 COMMITTED = ROOT / "results" / "runs"
 NETWORKS = ROOT / "results" / "models"
 FRESH = ROOT / os.environ.get("BNN_RUNS", "build/runs")
 # The modules that determine a run's numbers. The data are bound by their own hash.
-DETERMINING = ("analysis", "binarize", "inputs", "layers", "models", "optim", "train")
+DETERMINING = (
+    "analysis",
+    "binarize",
+    "fit",
+    "fused",
+    "inputs",
+    "kernels/*",
+    "layers",
+    "models",
+    "normalization",
+    "optim",
+    "preprocessing",
+    "products",
+)
 # What `dirty` looks at: everything that makes results, and nothing that they are made into.
 SOURCES = ("bnnlib", "notebooks", "tools", "Makefile", "requirements.txt")
 
@@ -63,10 +76,15 @@ def _significant_source(source: str) -> str:
 def source_hash() -> str:
     """SHA-256 over the modules that determine a run, comments and docstrings left out."""
     digest = hashlib.sha256()
-    for module in DETERMINING:
-        source = (ROOT / "bnnlib" / f"{module}.py").read_text()
-        digest.update(f"{module}\0{_significant_source(source)}\0".encode())
+    for path in determining_sources():
+        module = path.relative_to(ROOT / "bnnlib").with_suffix("").as_posix()
+        digest.update(f"{module}\0{_significant_source(path.read_text())}\0".encode())
     return digest.hexdigest()
+
+
+def determining_sources() -> list[Path]:
+    folder = ROOT / "bnnlib"
+    return [path for module in DETERMINING for path in sorted(folder.glob(f"{module}.py"))]
 
 
 def canonical(content: dict) -> bytes:
@@ -154,6 +172,21 @@ def device_name(device: str) -> str:
         return platform.processor() or platform.machine()
 
 
+def binding(recipe: Recipe, data: str, seed: int, device: str) -> dict:
+    """What a checkpoint must agree in with the run that goes on from it; data: their hash."""
+    return {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "data": data,
+        "sources": source_hash(),
+        "device": device,
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "torch": version("torch"),
+        "arithmetic": products.arithmetic(device),
+    }
+
+
 def provenance(device: str) -> dict:
     """Where, when and with what a run is made; call it when the run starts."""
     head, dirty = commit()
@@ -164,6 +197,7 @@ def provenance(device: str) -> dict:
         "device": device,
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
+        "arithmetic": products.arithmetic(device),
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in ("torch", "numpy")},

@@ -1,216 +1,87 @@
-"""Training: one flat loop, evaluation, and `python -m bnnlib.train`. No plots, no tables.
-
-A run draws from three generators of its own (initial weights, order of the images, noise), all
-derived from its seed.
-"""
+"""Runs and their records, and `python -m bnnlib.train`. Determines no number: `bnnlib.fit` does."""
 
 import argparse
-import copy
 import math
 import os
 import sys
 import time
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
-from tqdm import tqdm
 
-from bnnlib import analysis, data, models, optim, recipes, runs
-from bnnlib.inputs import Images, TrainingData, training_data
-from bnnlib.recipes import Recipe
+from bnnlib import checkpoints, data, estimate, fit, models, recipes, runs
+from bnnlib.inputs import TrainingData, training_data
+from bnnlib.recipe import Recipe
 
-EVALUATION_BATCH = 500
-
-
-def squared_hinge(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean over batch and classes of max(0, 1 - t s)^2, t = +1 for the label's class, -1 elsewhere.
-
-    scores: (B, 10), labels: (B,). The paper's "L2-SVM" loss (mnist.py:175).
-    """
-    margins = 1 - scores * (2 * F.one_hot(labels, scores.shape[1]) - 1)
-    return margins.clamp(min=0).square().mean()
-
-
-@torch.no_grad()
-def evaluate(network: nn.Module, split: Images) -> tuple[float, float]:
-    """(mean squared hinge loss, error in percent) over a whole split; leaves evaluation mode on."""
-    network.eval()
-    loss, errors = 0.0, 0
-    for start in range(0, len(split.images), EVALUATION_BATCH):
-        labels = split.labels[start : start + EVALUATION_BATCH]
-        scores = network(split.images[start : start + EVALUATION_BATCH])
-        loss += squared_hinge(scores, labels).item() * len(labels)
-        errors += (scores.argmax(1) != labels).sum().item()
-    return loss / len(split.images), 100 * errors / len(split.images)
-
-
-def build_network(recipe: Recipe, seed: int, device: str = "cpu") -> nn.Sequential:
-    """The recipe's network with its initial weights, a function of the seed."""
-    init = Generator().manual_seed(3 * seed)
-    noise = Generator(device).manual_seed(3 * seed + 1)
-    parts = models.Parts(recipe.weights, recipe.activations, recipe.cancel_saturated, init, noise)
-    return models.build(
-        parts,
-        recipe.network,
-        recipe.hidden,
-        recipe.dense,
-        recipe.input_dropout,
-        recipe.hidden_dropout,
-    ).to(device)
-
-
-def train_epoch(
-    network: nn.Module,
-    optimizer: optim.Adam,
-    split: Images,
-    order: Tensor,
-    batch_size: int,
-    progress: tqdm,
-) -> Tensor:
-    """One pass over the images in the given order; a partial last batch is dropped, as theirs is.
-
-    Returns the loss of every step, (steps,), on the device: nothing waits for it inside the epoch.
-    """
-    network.train()
-    losses = []
-    for batch in order.split(batch_size)[: len(order) // batch_size]:
-        optimizer.zero_grad()
-        loss = squared_hinge(network(split.images[batch]), split.labels[batch])
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-        progress.update()
-    return torch.stack(losses)
-
-
-def fit(
-    recipe: Recipe, training: TrainingData, seed: int, device: str = "cpu"
-) -> tuple[list[dict], dict, nn.Sequential]:
-    """Train once. Returns (history, outcome, network): an entry an epoch, the test errors, the net.
-
-    The paper's selection: the test error is that of the epoch with the best validation error, the
-    latest of equals (binary_net.py:296-304). The network returned is that epoch's.
-    Raises FloatingPointError, naming recipe, epoch and step, when the loss is no longer finite,
-    ValueError for a negative seed.
-    """
-    if seed < 0:
-        raise ValueError(f"{recipe.name}: a seed must not be negative, got {seed}")
-    network = build_network(recipe, seed, device)
-    groups = optim.parameter_groups(network, recipe.glorot_multiplier, recipe.clip_weights)
-    optimizer = optim.Adam(groups, recipe.learning_rate)
-    shuffle = Generator().manual_seed(3 * seed + 2)
-    signs = analysis.latent_signs(network)
-    history, best_error, best_epoch, best_state = [], float("inf"), 0, {}
-    with _progress(recipe, training, seed) as progress:
-        for epoch in range(recipe.epochs):
-            started = time.perf_counter()
-            rate = optim.exponential_decay(
-                recipe.learning_rate, recipe.final_learning_rate, epoch, recipe.epochs
-            )
-            optim.set_learning_rate(optimizer, rate)
-            order = torch.randperm(len(training.train.images), generator=shuffle).to(device)
-            losses = train_epoch(
-                network, optimizer, training.train, order, recipe.batch_size, progress
-            )
-            _require_finite(losses, recipe, epoch)
-            validation_loss, validation_error = evaluate(network, training.validation)
-            if not math.isfinite(validation_loss):
-                where = f"after epoch {epoch + 1}"
-                raise FloatingPointError(
-                    f"{recipe.name}: validation loss {validation_loss} {where}"
-                )
-            signs, previous = analysis.latent_signs(network), signs
-            history.append(
-                {
-                    "epoch": epoch + 1,
-                    "train_loss": losses.mean().item(),
-                    "validation_loss": validation_loss,
-                    "validation_error": validation_error,
-                    "learning_rate": rate,
-                    "seconds": time.perf_counter() - started,
-                    "sign_flips": analysis.sign_flips(previous, signs),
-                    "unique_filters": analysis.filters_of(network),
-                }
-            )
-            _show_epoch(progress, history, recipe)
-            if validation_error <= best_error:
-                best_error, best_epoch = validation_error, epoch + 1
-                best_state = copy.deepcopy(network.state_dict())
-    outcome = {"best_epoch": best_epoch, "final_test_error": evaluate(network, training.test)[1]}
-    network.load_state_dict(best_state)
-    outcome["test_error"] = evaluate(network, training.test)[1]
-    return history, outcome, network
-
-
-def _require_finite(losses: Tensor, recipe: Recipe, epoch: int) -> None:
-    bad = (~losses.isfinite()).nonzero()
-    if len(bad):
-        step = int(bad[0])
-        raise FloatingPointError(
-            f"{recipe.name}: the training loss is {losses[step].item()} in epoch {epoch + 1}, "
-            f"step {step + 1} of {len(losses)}"
-        )
-
-
-def _progress(recipe: Recipe, training: TrainingData, seed: int) -> tqdm:
-    """A bar over all steps on a terminal; elsewhere `_show_epoch` prints a line an epoch."""
-    return tqdm(
-        total=recipe.epochs * (len(training.train.images) // recipe.batch_size),
-        desc=f"{recipe.name} seed {seed}",
-        unit="step",
-        disable=not sys.stderr.isatty(),
-    )
-
-
-def _show_epoch(progress: tqdm, history: list[dict], recipe: Recipe) -> None:
-    last = history[-1]
-    if not progress.disable:
-        progress.set_postfix_str(f"validation error {last['validation_error']:.2f} %")
-        return
-    left = (recipe.epochs - len(history)) * last["seconds"]
-    print(
-        f"{recipe.name} epoch {last['epoch']}/{recipe.epochs}: loss {last['train_loss']:.4f}, "
-        f"validation error {last['validation_error']:.2f} %, {left:.0f} s left",
-        flush=True,
-    )
+# What `--all` trains first; the others follow in the order of the recipes, SVHN, which takes
+# longest, at the end.
+FIRST = (
+    "cifar10-theano",
+    "mnist-theano",
+    "cifar10-torch7",
+    "mnist-torch7",
+    "cifar10-torch7-code",
+    "mnist-torch7-code",
+    "cifar10-theano-float",
+    "mnist-theano-float",
+)
+FAILURES = (ValueError, OSError, FloatingPointError, data.DataUnavailable)
 
 
 def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
-    """One run's record: read from build/runs if the present sources and data made it, else made."""
+    """One run's record: read from build/runs if the present sources and data made it, else made.
+
+    A run that was interrupted goes on from its last checkpoint.
+    """
     training = training_data(recipe, profile, device)
     path = runs.fresh_path(recipe, device, seed)
-    if path.exists():
-        record = runs.read_record(path)
-        if record["profile"] == profile and record["provenance"]["data"] == training.sha256:
-            return record
-    path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
-    provenance = runs.provenance(device)
-    started = time.perf_counter()
-    history, outcome, network = fit(recipe, training, seed, device)
-    if seed == 0 and recipe.epochs > 1 and models.binary_layers(network):
-        names = ("network", "hidden", "dense", "activations")
-        content = models.save_network(network, {name: asdict(recipe)[name] for name in names})
-        runs.write_atomic(path.with_suffix(".safetensors"), content)
-    record = {
-        "schema": runs.SCHEMA,
-        "recipe": asdict(recipe),
-        "profile": profile,
-        "seed": seed,
-        "history": history,
-        **outcome,
-        "provenance": {
-            **provenance,
-            "data": training.sha256,
-            "data_source": training.source,
-            "stand_in": training.stand_in,
-            "seconds": time.perf_counter() - started,
-        },
-    }
-    runs.write_record(path, record)
+    if not _is_finished(path, profile, training):
+        path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
+        provenance = runs.provenance(device)
+        history, outcome, network = fit.fit(recipe, training, seed, device, _checkpoint(path))
+        if seed == 0 and recipe.epochs > 1 and models.binary_layers(network):
+            content = models.save_network(network, models.file_shape(recipe))
+            runs.write_atomic(path.with_suffix(".safetensors"), content)
+        record = {
+            "schema": runs.SCHEMA,
+            "recipe": asdict(recipe),
+            "profile": profile,
+            "seed": seed,
+            "history": history,
+            **outcome,
+            "provenance": {**provenance, **_origin(training), "seconds": _seconds(history)},
+        }
+        runs.write_record(path, record)
+    checkpoints.remove(_checkpoint(path))
     return runs.read_record(path)
+
+
+def _is_finished(path: Path, profile: str, training: TrainingData) -> bool:
+    """Whether the record there was made from these data for this profile."""
+    if not path.exists():
+        return False
+    record = runs.read_record(path)
+    return record["profile"] == profile and record["provenance"]["data"] == training.sha256
+
+
+def _checkpoint(path: Path) -> Path:
+    """Where the run of the record there keeps what it needs to go on after an interruption."""
+    return path.with_suffix(".checkpoint")
+
+
+def _origin(training: TrainingData) -> dict:
+    return {
+        "data": training.sha256,
+        "data_source": training.source,
+        "stand_in": training.stand_in,
+    }
+
+
+def _seconds(history: list[dict]) -> float:
+    """What the epochs took, each of which counts all the parts that it was made in."""
+    return sum(entry["seconds"] for entry in history)
 
 
 def obtain(recipe: Recipe, profile: str, seeds: int, retrain: bool) -> list[dict]:
@@ -248,28 +119,122 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def queue(profile: str, seeds: int) -> list[tuple[Recipe, int]]:
+    """Every named recipe at a profile with each seed: all with seed 0, then all with seed 1, ..."""
+    others = [recipe for recipe in recipes.RECIPES if recipe.name not in FIRST]
+    others.sort(key=lambda recipe: recipe.dataset == "svhn")
+    ordered = [*map(recipes.by_name, FIRST), *others]
+    return [(recipes.at_profile(r, profile), seed) for seed in range(seeds) for r in ordered]
+
+
+def work_through(profile: str, seeds: int, minutes: float = math.inf) -> list[str]:
+    """Train what `queue` lists and isn't finished, while the time lasts. Returns what is left.
+
+    A run that would not end in time isn't begun; one that fails doesn't keep others from training.
+    """
+    deadline, left = time.monotonic() + 60 * minutes, []
+    for recipe, seed in queue(profile, seeds):
+        name = f"{recipe.name} seed {seed}"
+        try:
+            _require_data(recipe, profile)
+            record = _run_in_time(recipe, profile, seed, deadline)
+        except FAILURES as problem:
+            print(f"{name} failed: {problem}", file=sys.stderr, flush=True)
+            record = None
+        if record:
+            print(f"{name}: {record['test_error']:.2f} % test error", flush=True)
+        else:
+            left.append(name)
+    return left
+
+
+def _run_in_time(recipe: Recipe, profile: str, seed: int, deadline: float) -> dict | None:
+    """The record of a run that is finished or, as far as one can tell, will be by the deadline."""
+    device = default_device()
+    path = runs.fresh_path(recipe, device, seed)
+    finished = _is_finished(path, profile, training_data(recipe, profile, device))
+    if deadline < math.inf and not finished:
+        if time.monotonic() >= deadline:
+            return None
+        needed = estimate.seconds(recipe, profile, device, checkpoints.done(_checkpoint(path)))
+        remaining = deadline - time.monotonic()
+        if needed > remaining:
+            print(
+                f"{recipe.name} seed {seed} not begun: it takes {needed / 60:.1f} minutes, "
+                f"{max(0, remaining) / 60:.1f} are left"
+            )
+            return None
+    return run(recipe, profile, seed, device)
+
+
+def _require_data(recipe: Recipe, profile: str) -> None:
+    """No training on the stand-in by surprise."""
+    if profile != "smoke" and (problem := _missing(recipe.dataset)):
+        raise data.DataUnavailable(problem)
+
+
+@cache
+def _missing(dataset: str) -> str:
+    """Why a data set can't be had, or nothing; asked once a process, as asking may take minutes."""
+    try:
+        data.load(dataset)
+    except data.DataUnavailable as problem:
+        return str(problem)
+    return ""
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bnnlib.train", description="Train a named recipe and leave its run records."
-    )
-    parser.add_argument("recipe", help=", ".join(r.name for r in recipes.RECIPES))
-    parser.add_argument("--profile", default="quick", help=", ".join(recipes.PROFILES))
-    parser.add_argument("--seeds", type=int, default=1, help="how many: 0 .. SEEDS - 1")
-    options = parser.parse_args(arguments)
+    """Exit status: 0 if all is trained, 1 if `--all` leaves something, 2 for an error."""
+    options = _options(arguments)
     os.environ["BNN_COMMAND"] = " ".join(["python -m bnnlib.train", *(arguments or sys.argv[1:])])
     try:
+        _require_sensible(options)
+        if options.all:
+            left = work_through(options.profile, options.seeds, options.budget_min)
+            print(f"left: {', '.join(left) or 'nothing'}")
+            return 1 if left else 0
         recipe = recipes.at_profile(recipes.by_name(options.recipe), options.profile)
-        if options.seeds < 1:
-            raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
-        if options.profile != "smoke":
-            data.load(recipe.dataset)  # no training on the stand-in by surprise
+        _require_data(recipe, options.profile)
         for seed in range(options.seeds):
             record = run(recipe, options.profile, seed, default_device())
             print(f"{recipe.name} seed {seed}: {record['test_error']:.2f} % test error")
-    except (ValueError, OSError, FloatingPointError, data.DataUnavailable) as error:
+    except FAILURES as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130  # as shells say it
     return 0
+
+
+def _require_sensible(options: argparse.Namespace) -> None:
+    if options.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
+    if options.all == bool(options.recipe):
+        raise ValueError("name one recipe, or give --all")
+    if options.recipe and options.budget_min != math.inf:
+        raise ValueError("--budget-min belongs to --all")
+    if not options.budget_min > 0:
+        raise ValueError(f"--budget-min must be positive, got {options.budget_min:g}")
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bnnlib.train",
+        description="Train a named recipe, or all, and leave run records. Interrupted runs go on.",
+    )
+    parser.add_argument("recipe", nargs="?", help=", ".join(r.name for r in recipes.RECIPES))
+    parser.add_argument("--all", action="store_true", help="every recipe, the main results first")
+    parser.add_argument("--profile", default="quick", help=", ".join(recipes.PROFILES))
+    parser.add_argument("--seeds", type=int, default=1, help="how many: 0 .. SEEDS - 1")
+    parser.add_argument(
+        "--budget-min",
+        type=float,
+        default=math.inf,
+        metavar="MINUTES",
+        help="with --all: begin no run that would not end by then",
+    )
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

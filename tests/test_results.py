@@ -12,7 +12,7 @@ import nbformat
 import pytest
 import torch
 
-from bnnlib import ROOT, cached, claims, models, recipes, runs, sources, train
+from bnnlib import ROOT, cached, claims, fit, models, recipes, runs, sources
 from bnnlib.inputs import Images
 from tools import run_notebooks, site, summary
 from tools.pages import page
@@ -156,7 +156,7 @@ def test_a_committed_network_gives_the_test_error_of_its_record(path):
         pytest.skip(f"the data folder has no {recipe.dataset}")
     test_images, test_labels = map(torch.tensor, arrays[2:])
     images = Images(test_images, test_labels.long())
-    error = train.evaluate(models.load_network(path), images)[1]
+    error = fit.evaluate(models.load_network(path), images)[1]
     # One image in ten thousand may fall the other way where sums are rounded otherwise.
     assert error == pytest.approx(record["test_error"], abs=0.02)
 

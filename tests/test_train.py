@@ -2,20 +2,17 @@ import json
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
-import twin
 
-from bnnlib import inputs, models, recipes, runs, train
-from bnnlib.binarize import Binarization
+from bnnlib import checkpoints, data, estimate, fit, inputs, models, recipes, runs, train
+from bnnlib.inputs import training_data
 
 SMOKE = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 
 
 @pytest.fixture(scope="module")
 def training():
-    return train.training_data(SMOKE, "smoke")
+    return training_data(SMOKE, "smoke")
 
 
 @pytest.fixture
@@ -26,118 +23,6 @@ def fresh(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_squared_hinge_and_its_gradient_equal_their_twin():
-    scores = torch.from_numpy(np.resize(twin.SPECIAL, (4, 10)).copy()).requires_grad_()
-    labels = torch.tensor([0, 3, 9, 3])
-    loss = train.squared_hinge(scores, labels)
-    loss.backward()
-    expected, gradient = twin.squared_hinge(scores.detach().numpy(), labels.numpy())
-    assert loss.item() == pytest.approx(expected, rel=1e-13)
-    np.testing.assert_allclose(scores.grad, gradient, rtol=1e-12)
-
-
-def test_evaluate_counts_every_image_once(monkeypatch):
-    monkeypatch.setattr(train, "EVALUATION_BATCH", 4)
-    labels = torch.arange(10)
-    scores = torch.eye(10) * 2 - 1  # every class right, each margin met exactly
-    scores[7] = scores[8]  # one wrong
-
-    class Lookup(torch.nn.Module):
-        def forward(self, x):
-            return scores[x]
-
-    loss, error = train.evaluate(Lookup(), train.Images(torch.arange(10), labels))
-    assert error == 10.0
-    assert loss == pytest.approx(2 * 2**2 / 100)  # two classes of one image miss by 2
-
-
-def test_the_same_seed_gives_the_same_run_bit_by_bit(training):
-    noisy = replace(SMOKE, weights=Binarization.STOCHASTIC, activations=Binarization.STOCHASTIC)
-    (first, outcome, network), (second, same, other) = (
-        train.fit(noisy, training, seed=1) for _ in range(2)
-    )
-    without_time = lambda history: [{**e, "seconds": 0} for e in history]  # noqa: E731
-    assert without_time(first) == without_time(second)
-    assert outcome == same
-    for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_another_seed_gives_another_run(training):
-    losses = {train.fit(SMOKE, training, seed)[0][0]["train_loss"] for seed in range(2)}
-    assert len(losses) == 2
-
-
-def test_a_run_leaves_the_global_generator_alone(training):
-    before = torch.get_rng_state()
-    train.fit(SMOKE, training, seed=0)
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_training_moves_every_parameter_and_keeps_latent_weights_in_range(training):
-    untrained = dict(train.build_network(SMOKE, 0).named_parameters())
-    *_, network = train.fit(SMOKE, training, seed=0)
-    for name, parameter in network.named_parameters():
-        assert not torch.equal(parameter, untrained[name]), name
-    for layer in models.binary_layers(network).values():
-        assert layer.weight.abs().max() <= 1
-
-
-def test_64_images_can_be_learnt_by_heart(training):
-    few = train.Images(training.train.images[:64], training.train.labels[:64])
-    memorize = replace(training, train=few, validation=few, test=few)
-    recipe = replace(SMOKE, hidden=(256, 256), epochs=60, batch_size=16)
-    recipe = replace(recipe, input_dropout=0.0, hidden_dropout=0.0)
-    _, outcome, _ = train.fit(recipe, memorize, seed=0)
-    assert outcome["test_error"] == 0
-
-
-def test_the_test_error_is_that_of_the_best_validation_epoch(training, monkeypatch):
-    """Epochs 2 and 3 tie; the latest counts, and its network is the one returned."""
-    errors = iter([50.0, 40.0, 40.0, 45.0])
-    weights, real = [], train.evaluate
-
-    def evaluate(network, split):
-        if split is not training.validation:
-            return real(network, split)
-        weights.append(models.binary_layers(network)["3"].weight.detach().clone())
-        return 0.5, next(errors)
-
-    monkeypatch.setattr(train, "evaluate", evaluate)
-    _, outcome, network = train.fit(replace(SMOKE, epochs=4), training, seed=0)
-    assert outcome["best_epoch"] == 3
-    assert torch.equal(models.binary_layers(network)["3"].weight, weights[2])
-    assert outcome["test_error"] == real(network, training.test)[1]
-
-
-def test_history_tells_of_every_epoch(training):
-    history, _, network = train.fit(SMOKE, training, seed=0)
-    assert [entry["epoch"] for entry in history] == [1, 2]
-    assert history[0]["learning_rate"] == SMOKE.learning_rate
-    assert history[0]["sign_flips"].keys() == models.binary_layers(network).keys()
-    assert 0 < history[0]["sign_flips"]["3"] < 1
-
-
-def test_convnet_history_counts_filters():
-    recipe = replace(recipes.at_profile(recipes.CIFAR10_THEANO, "smoke"), epochs=1)
-    history, _, network = train.fit(recipe, train.training_data(recipe, "smoke"), seed=0)
-    counts = history[0]["unique_filters"]
-    assert len(counts) == 6
-    assert next(iter(counts.values()))["total"] == 3 * recipe.hidden[0]
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(training, monkeypatch):
-    real, steps = train.squared_hinge, iter(range(100))
-
-    def bad_at_step_14(scores, labels):
-        return real(scores, labels) * (math.nan if next(steps) == 13 else 1)
-
-    monkeypatch.setattr(train, "squared_hinge", bad_at_step_14)
-    monkeypatch.setattr(train, "evaluate", lambda *_: (0.0, 0.0))
-    with pytest.raises(FloatingPointError, match="mnist-theano: .* nan in epoch 2, step 4 of 10"):
-        train.fit(SMOKE, training, seed=0)
-
-
 def test_a_run_leaves_a_record_and_a_network_that_gives_its_test_error(fresh, training):
     record = train.run(SMOKE, "smoke", 0)
     path = runs.fresh_path(SMOKE, "cpu", 0)
@@ -145,12 +30,12 @@ def test_a_run_leaves_a_record_and_a_network_that_gives_its_test_error(fresh, tr
     assert record["provenance"]["stand_in"]
     assert record["provenance"]["data"] == training.sha256
     network = models.load_network(path.with_suffix(".safetensors"))
-    assert train.evaluate(network, training.test)[1] == record["test_error"]
+    assert fit.evaluate(network, training.test)[1] == record["test_error"]
 
 
 def test_a_finished_run_is_not_repeated_and_an_edited_one_is_refused(fresh, monkeypatch):
     record = train.run(SMOKE, "smoke", 0)
-    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(fit, "fit", lambda *_: pytest.fail("trained again"))
     assert train.run(SMOKE, "smoke", 0) == record
     path = runs.fresh_path(SMOKE, "cpu", 0)
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
@@ -190,6 +75,12 @@ def test_without_retraining_only_what_exists_is_returned(fresh):
         (["nope"], "unknown recipe 'nope'"),
         (["mnist-theano", "--profile", "fast"], "unknown profile 'fast'"),
         (["mnist-theano", "--seeds", "-1"], "--seeds must be at least 1"),
+        ([], "name one recipe, or give --all"),
+        (["mnist-theano", "--all"], "name one recipe, or give --all"),
+        (["--all", "--budget-min", "0"], "--budget-min must be positive, got 0"),
+        (["--all", "--budget-min", "nan"], "--budget-min must be positive, got nan"),
+        (["mnist-theano", "--budget-min", "5"], "--budget-min belongs to --all"),
+        (["--all", "--profile", "fast"], "unknown profile 'fast'"),
     ],
 )
 def test_the_command_refuses_in_one_sentence(arguments, sentence, capsys):
@@ -207,28 +98,167 @@ def test_the_command_trains_and_names_itself_in_the_record(fresh, capsys, monkey
     assert record["provenance"]["command"].startswith("python -m bnnlib.train mnist-theano")
 
 
-def test_a_validation_loss_that_is_not_finite_stops_the_run(training, monkeypatch):
-    monkeypatch.setattr(train, "evaluate", lambda *_: (math.inf, 0.0))
-    with pytest.raises(FloatingPointError, match="mnist-theano: validation loss inf after epoch 1"):
-        train.fit(SMOKE, training, seed=0)
-
-
-def test_a_negative_seed_and_a_batch_above_the_data_are_refused(training):
-    with pytest.raises(ValueError, match="seed must not be negative, got -1"):
-        train.fit(SMOKE, training, seed=-1)
-    with pytest.raises(ValueError, match="a batch is larger"):
-        train.training_data(replace(SMOKE, train_images=50), "smoke")
-
-
 def test_the_command_trains_on_no_stand_in_by_surprise(fresh, monkeypatch, capsys):
     def offline(name):
-        raise train.data.DataUnavailable(f"{name} could not be had")
+        raise data.DataUnavailable(f"{name} could not be had")
 
-    monkeypatch.setattr(train.data, "load", offline)
+    monkeypatch.setattr(data, "load", offline)
+    train._missing.cache_clear()
     assert train.main(["mnist-theano", "--profile", "quick"]) == 2
     assert "mnist could not be had" in capsys.readouterr().err
 
 
-def test_the_returned_network_is_in_evaluation_mode(training):
-    *_, network = train.fit(SMOKE, training, seed=0)
-    assert not network.training
+@pytest.fixture
+def short(monkeypatch):
+    """Three runs to work through, which take no time but what a test says."""
+    monkeypatch.setattr(recipes, "RECIPES", (recipes.GRADIENTS_BASELINE, recipes.MNIST_THEANO))
+    monkeypatch.setattr(train, "FIRST", ("mnist-theano",))
+
+
+def test_a_run_that_was_interrupted_goes_on_and_leaves_no_checkpoint(fresh, monkeypatch):
+    path = runs.fresh_path(SMOKE, "cpu", 0)
+    monkeypatch.setattr(checkpoints, "EVERY", 0)
+    monkeypatch.setattr(checkpoints, "SHARE", math.inf)
+    ended = fit._end_epoch
+
+    def interrupted(*arguments):
+        ended(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit, "_end_epoch", interrupted)
+        train.run(SMOKE, "smoke", 0)
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "cpu-seed0.checkpoint",
+        "cpu-seed0.checkpoint-previous",
+    ]
+    record = train.run(SMOKE, "smoke", 0)
+    assert sorted(p.suffix for p in path.parent.iterdir()) == [".json", ".safetensors"]
+    undisturbed = fit.fit(SMOKE, training_data(SMOKE, "smoke"), 0)[0]
+    assert [e["train_loss"] for e in record["history"]] == [e["train_loss"] for e in undisturbed]
+
+
+def test_a_record_counts_the_seconds_of_all_parts(fresh, monkeypatch):
+    now = [100.0]
+    for module in (fit, checkpoints):
+        monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(checkpoints, "EVERY", 10)
+    real = fit.squared_hinge
+
+    def step(seconds, last):
+        def loss(scores, labels):
+            if scores.requires_grad:
+                now[0] += seconds
+                if now[0] > last:
+                    raise KeyboardInterrupt
+            return real(scores, labels)
+
+        return loss
+
+    monkeypatch.setattr(fit, "squared_hinge", step(4, 115))  # is kept after 12 s, 3 steps
+    with pytest.raises(KeyboardInterrupt):
+        train.run(SMOKE, "smoke", 0)
+    now[0] = 5000.0
+    monkeypatch.setattr(fit, "squared_hinge", step(1, math.inf))
+    record = train.run(SMOKE, "smoke", 0)
+    assert [entry["seconds"] for entry in record["history"]] == [3 * 4 + 7, 10]
+    assert record["provenance"]["seconds"] == 29
+
+
+def test_a_record_tells_how_products_were_formed(fresh):
+    assert train.run(SMOKE, "smoke", 0)["provenance"]["arithmetic"]
+
+
+def test_all_recipes_are_queued_once_a_seed_the_main_results_first():
+    queued = [(recipe.name, seed) for recipe, seed in train.queue("paper", 2)]
+    assert len(queued) == len(set(queued)) == 2 * len(recipes.RECIPES)
+    assert [name for name, _ in queued[: len(train.FIRST)]] == list(train.FIRST)
+    assert [seed for _, seed in queued] == sorted(seed for _, seed in queued)
+    first_seed = [name for name, seed in queued if seed == 0]
+    svhn = [name for name in first_seed if name.startswith("svhn")]
+    assert first_seed[len(first_seed) - len(svhn) :] == svhn
+
+
+def test_all_works_through_the_queue_and_says_what_is_left(fresh, short, capsys):
+    assert train.main(["--all", "--profile", "smoke"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    results = [line for line in lines if "% test error" in line]
+    assert [line.split(" seed 0: ")[0] for line in results] == [
+        "mnist-theano",
+        "gradients-baseline",
+    ]
+    assert lines[-1] == "left: nothing"
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_training(fresh, short, capsys, monkeypatch):
+    real = fit.fit
+
+    def fail_on_mnist(recipe, *arguments):
+        if recipe.name == "mnist-theano":
+            raise FloatingPointError("mnist-theano: the training loss is nan")
+        return real(recipe, *arguments)
+
+    monkeypatch.setattr(fit, "fit", fail_on_mnist)
+    assert train.main(["--all", "--profile", "smoke"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "mnist-theano seed 0 failed: mnist-theano: the training loss is nan\n"
+    assert "gradients-baseline seed 0: " in said.out
+    assert said.out.endswith("left: mnist-theano seed 0\n")
+
+
+def test_a_run_that_would_not_end_in_time_is_not_begun(fresh, short, capsys, monkeypatch):
+    """30 minutes: the first recipe takes 20 a seed, the other one 8."""
+    now, minutes = [0.0], {"mnist-theano": 20, "gradients-baseline": 8}
+    needed = lambda recipe, *_: 60 * minutes[recipe.name]  # noqa: E731
+
+    def run(recipe, profile, seed, device):
+        now[0] += needed(recipe)
+        return {"test_error": 1.0}
+
+    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(estimate, "seconds", needed)
+    monkeypatch.setattr(train, "run", run)
+    assert train.main(["--all", "--profile", "smoke", "--seeds", "2", "--budget-min", "30"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "mnist-theano seed 0: 1.00 % test error",
+        "gradients-baseline seed 0: 1.00 % test error",
+        "mnist-theano seed 1 not begun: it takes 20.0 minutes, 2.0 are left",
+        "gradients-baseline seed 1 not begun: it takes 8.0 minutes, 2.0 are left",
+        "left: mnist-theano seed 1, gradients-baseline seed 1",
+    ]
+
+
+def test_when_the_time_is_up_nothing_more_is_measured(fresh, short, capsys, monkeypatch):
+    """But what is finished counts as such."""
+    train.run(SMOKE, "smoke", 0)
+    monkeypatch.setattr(train.time, "monotonic", iter(range(0, 10_000, 1000)).__next__)
+    monkeypatch.setattr(estimate, "seconds", lambda *_: pytest.fail("measured"))
+    assert train.main(["--all", "--profile", "smoke", "--budget-min", "5"]) == 1
+    assert capsys.readouterr().out.endswith("left: gradients-baseline seed 0\n")
+
+
+def test_what_an_interrupted_run_has_done_is_not_counted_again(fresh, short, capsys, monkeypatch):
+    """20 steps of a minute each, 14 of them done; evaluation is free, and there are 8 minutes."""
+    monkeypatch.setattr(estimate, "pace", lambda *_: (60.0, 0.0))
+    monkeypatch.setattr(estimate, "MARGIN", 1.0)
+    monkeypatch.setattr(train.time, "monotonic", lambda: 0.0)
+    done = {"cpu-seed0.checkpoint": (1, 4), "cpu-seed1.checkpoint": (0, 0)}
+    monkeypatch.setattr(checkpoints, "done", lambda path: done[path.name])
+    monkeypatch.setattr(train, "run", lambda *_: {"test_error": 1.0})
+    monkeypatch.setattr(recipes, "RECIPES", (recipes.MNIST_THEANO,))
+    assert train.work_through("smoke", 2, minutes=8) == ["mnist-theano seed 1"]
+    assert "seed 1 not begun: it takes 20.0 minutes, 8.0 are left" in capsys.readouterr().out
+
+
+def test_an_estimate_counts_steps_and_evaluated_images(monkeypatch):
+    monkeypatch.setattr(estimate, "pace", lambda *_: (2.0, 0.5))
+    training = training_data(SMOKE, "smoke")
+    images = 2 * len(training.validation.images) + 2 * len(training.test.images)
+    expected = estimate.MARGIN * (2.0 * 20 + 0.5 * images)
+    assert estimate.seconds(SMOKE, "smoke", "cpu") == pytest.approx(expected)
+
+
+def test_a_pace_is_measured_on_real_steps(monkeypatch):
+    estimate.pace.cache_clear()
+    step, image = estimate.pace(SMOKE, "smoke", "cpu")
+    assert 1e-5 < step < 1 and 1e-7 < image < 0.1

@@ -1,0 +1,250 @@
+"""What a run is in the middle of, kept on disk so that an interrupted one goes on where it was.
+
+Two generations lie beside the run's record, <device>-seed<k>.checkpoint and the one before it; both
+go when the record is written. They are safetensors with JSON inside: nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+from bnnlib.files import whole
+
+SCHEMA = 1
+EVERY = 120  # seconds between two: what a kill costs at most, beside a start of a few seconds
+SHARE = 0.02  # of the time, at most, goes into checkpoints: on slow disks they become rarer
+
+
+@dataclass
+class State:
+    """All that changes while a run trains."""
+
+    network: nn.Sequential
+    optimizer: torch.optim.Optimizer
+    shuffle: Generator  # of the images' order; on the CPU
+    noise: Generator | None  # of stochastic binarization and dropout; on the device
+    signs: dict[str, Tensor]  # of the latent weights when the epoch began
+    best: dict[str, Tensor] = field(default_factory=dict)  # the best epoch's network
+    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))  # the epoch's
+    losses: list[Tensor] = field(default_factory=list)  # of the epoch's steps so far, scalars
+    started: float = field(default_factory=time.perf_counter)  # less what was spent before a kill
+    history: list[dict] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+
+class Keeper:
+    """Writes a run's state where it belongs, seldom enough to cost no time that one would notice.
+
+    path: None keeps nothing. binding: what a checkpoint must agree in with the run, as JSON.
+    """
+
+    def __init__(self, path: Path | None, binding: dict):
+        self.path, self.binding = path, json.loads(json.dumps(binding))
+        self.next = time.perf_counter() + EVERY
+        self.told = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.binding['recipe']['name']} seed {self.binding['seed']}"
+
+    def due(self) -> bool:
+        return self.path is not None and time.perf_counter() >= self.next
+
+    def keep(self, state: State) -> None:
+        """Write the state; the first time, tell what that takes."""
+        began = time.perf_counter()
+        save(state, self.path, self.binding)
+        ended = time.perf_counter()
+        self.next = ended + max(EVERY, (ended - began) / SHARE)
+        if not self.told:
+            size = self.path.stat().st_size / 1e6
+            tqdm.write(f"{self.name} can be interrupted now; this takes 2 x {size:.0f} MB of disk")
+            self.told = True
+
+    def resume(self, state: State) -> None:
+        """Fill a run's state from its newest intact checkpoint; without one it stays as it is.
+
+        Damaged ones go. Raises ValueError if the checkpoint belongs to another run: hours of work
+        may be in it, so nothing but the reader's own hand removes it.
+        """
+        if self.path is None:
+            return
+        for path in generations(self.path):
+            try:
+                facts, tensors = read(path)
+            except FileNotFoundError:
+                continue
+            except ValueError as damage:
+                tqdm.write(f"{self.name}: {damage}; it is removed")
+                path.unlink()
+                continue
+            _require_own(path, facts["binding"], self.binding)
+            restore(state, facts, tensors)
+            where = f"epoch {state.epoch + 1} after {len(state.losses)} steps"
+            tqdm.write(f"{self.name} goes on in {where}")
+            return
+
+
+def generations(path: Path) -> tuple[Path, Path]:
+    """The current checkpoint and the previous one."""
+    return path, path.with_name(f"{path.name}-previous")
+
+
+def save(state: State, path: Path, binding: dict) -> None:
+    """Write a checkpoint; the one that was there becomes the previous one."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(state).items()}
+    facts = json.dumps(_facts(state, binding), allow_nan=False)
+    sealed = {"facts": facts, "digest": _digest(facts, tensors)}
+    current, previous = generations(path)
+    with whole(current) as file:
+        file.write(safetensors.torch.save(tensors, sealed))
+        with suppress(FileNotFoundError):
+            os.replace(current, previous)
+
+
+def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """A checkpoint's facts and tensors, checked against its digest.
+
+    Raises ValueError if it is damaged or no checkpoint, FileNotFoundError if it isn't there.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            sealed = file.metadata()
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        facts = json.loads(sealed["facts"])
+        if facts["schema"] != SCHEMA or sealed["digest"] != _digest(sealed["facts"], tensors):
+            raise ValueError("its digest does not match its content")
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} in {path.parent.name} is damaged ({error})") from error
+    return facts, tensors
+
+
+def done(path: Path) -> tuple[int, int]:
+    """(epochs done, steps done in the next one) of the checkpoint there; (0, 0) without one."""
+    for generation in generations(path):
+        with suppress(FileNotFoundError, ValueError):
+            facts, tensors = read(generation)
+            return len(facts["history"]), len(tensors["losses"])
+    return 0, 0
+
+
+def remove(path: Path) -> None:
+    """The run has ended: its checkpoints go, and what a process killed in writing one left."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)
+    for generation in generations(path):
+        generation.unlink(missing_ok=True)
+
+
+def _require_own(path: Path, theirs: dict, ours: dict) -> None:
+    differing = [name for name in ours if theirs.get(name) != ours[name]]
+    if differing:
+        shown = ("threads", "torch", "device", "device_name", "seed", "arithmetic")
+        values = [
+            f"{name} {theirs.get(name)}, now {ours[name]}" if name in shown else name
+            for name in differing
+        ]
+        raise ValueError(
+            f"{path.name} in {path.parent.name} belongs to a run that differs in "
+            f"{'; '.join(values)}: go on with it as it was, or remove it to train anew"
+        )
+
+
+def _digest(facts: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over everything a checkpoint holds: safetensors themselves have no checksum."""
+    digest = hashlib.sha256(facts.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+        digest.update(tensor.numpy().reshape(-1))
+    return digest.hexdigest()
+
+
+def _facts(state: State, binding: dict) -> dict:
+    """What of a state is no tensor."""
+    optimizer = state.optimizer.state_dict()
+    return {
+        "schema": SCHEMA,
+        "binding": binding,
+        "history": state.history,
+        "seconds": time.perf_counter() - state.started,
+        "groups": [_numbers(group) for group in optimizer["param_groups"]],
+        "optimizer": {str(i): _numbers(entry) for i, entry in optimizer["state"].items()},
+    }
+
+
+def _numbers(entries: dict) -> dict:
+    return {name: value for name, value in entries.items() if isinstance(value, int | float)}
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    """What of a state is a tensor, by a name with its kind in front."""
+    tensors = {"order": state.order, "shuffle": state.shuffle.get_state()}
+    tensors["losses"] = torch.stack(state.losses) if state.losses else torch.empty(0)
+    if state.noise is not None:
+        tensors["noise"] = state.noise.get_state()
+    named = {"network": state.network.state_dict(), "best": state.best, "signs": state.signs}
+    for kind, group in named.items():
+        tensors |= {f"{kind}/{name}": tensor for name, tensor in group.items()}
+    for index, entry in state.optimizer.state_dict()["state"].items():
+        moments = {name: value for name, value in entry.items() if isinstance(value, Tensor)}
+        tensors |= {f"optimizer/{index}/{name}": moment for name, moment in moments.items()}
+    return tensors
+
+
+def restore(state: State, facts: dict, tensors: dict[str, Tensor]) -> None:
+    """Make a run's first state the one that these were taken from.
+
+    Values are copied into memory laid out as the run's own (channels last): where a value lies
+    decides how sums are cut, and so their last bits.
+    """
+    kinds: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "signs": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition("/")
+        if rest:
+            kinds[kind][rest] = tensor
+    state.network.load_state_dict(kinds["network"])
+    own = state.network.state_dict()
+    state.best = {name: _as(own[name], tensor) for name, tensor in kinds["best"].items()}
+    state.signs = {name: _as(state.signs[name], tensor) for name, tensor in kinds["signs"].items()}
+    _restore_optimizer(state.optimizer, facts, kinds["optimizer"])
+    device = own[next(iter(own))].device
+    state.order, state.losses = tensors["order"].to(device), list(tensors["losses"].to(device))
+    state.shuffle.set_state(tensors["shuffle"])
+    if state.noise is not None:
+        state.noise.set_state(tensors["noise"])
+    state.history = facts["history"]
+    state.started = time.perf_counter() - facts["seconds"]
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, facts: dict, moments: dict[str, Tensor]
+) -> None:
+    saved = optimizer.state_dict()
+    for group, numbers in zip(saved["param_groups"], facts["groups"], strict=True):
+        group |= numbers
+    saved["state"] = {int(index): dict(entry) for index, entry in facts["optimizer"].items()}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, moment in moments.items():
+        index, key = name.split("/")
+        own = parameters[int(index)]
+        saved["state"][int(index)][key] = _as(own, moment) if moment.shape == own.shape else moment
+    optimizer.load_state_dict(saved)
+
+
+def _as(own: Tensor, value: Tensor) -> Tensor:
+    """The value, laid out in memory and on the device as `own` is."""
+    return torch.empty_like(own, dtype=value.dtype).copy_(value)

@@ -1,0 +1,223 @@
+"""One training run: the flat loop, the loss, evaluation. All that determines a run's numbers.
+
+A run draws from three generators of its own (initial weights, order of the images, noise), all
+derived from its seed. Knows no files but the checkpoint it is given, no plots, no tables.
+"""
+
+import copy
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+from bnnlib import analysis, models, optim, runs
+from bnnlib.checkpoints import Keeper, State
+from bnnlib.inputs import Images, TrainingData
+from bnnlib.recipe import Recipe
+
+EVALUATION_BATCH = 500
+
+
+def squared_hinge(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean over batch and classes of max(0, 1 - t s)^2, t = +1 for the label's class, -1 elsewhere.
+
+    scores: (B, 10), labels: (B,). The paper's "L2-SVM" loss (mnist.py:175).
+    """
+    margins = 1 - scores * (2 * F.one_hot(labels, scores.shape[1]) - 1)
+    return margins.clamp(min=0).square().mean()
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, split: Images) -> tuple[float, float]:
+    """(mean squared hinge loss, error in percent) over a whole split; leaves evaluation mode on."""
+    network.eval()
+    loss, errors = 0.0, 0
+    for start in range(0, len(split.images), EVALUATION_BATCH):
+        labels = split.labels[start : start + EVALUATION_BATCH]
+        scores = network(split.images[start : start + EVALUATION_BATCH])
+        loss += squared_hinge(scores, labels).item() * len(labels)
+        errors += (scores.argmax(1) != labels).sum().item()
+    return loss / len(split.images), 100 * errors / len(split.images)
+
+
+def begin(recipe: Recipe, training: TrainingData, seed: int, device: str = "cpu") -> State:
+    """A run before its first step: a function of the recipe, the input's scale and the seed."""
+    network = models.build_network(recipe, seed, device)
+    network[0].scale.fill_(training.scale)
+    network[0].offset.fill_(training.offset)
+    return State(
+        network=network,
+        optimizer=optim.build_optimizer(recipe, network),
+        shuffle=Generator().manual_seed(3 * seed + 2),
+        noise=models.noise_generator(network),
+        signs=analysis.latent_signs(network),
+    )
+
+
+def step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+) -> Tensor:
+    """Algorithm 1 of the paper once: forward, backward, update, clip. Returns the batch's loss."""
+    optimizer.zero_grad()
+    loss = squared_hinge(network(images), labels)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def train_epoch(
+    state: State, recipe: Recipe, split: Images, keeper: Keeper, progress: tqdm
+) -> Tensor:
+    """The rest of the pass over the images in `state.order`: all of it, but after an interruption.
+
+    A partial last batch is dropped, as theirs is. Returns the loss of every step of the epoch,
+    (steps,), on the device: nothing waits for it inside the epoch unless a checkpoint is due.
+    """
+    state.network.train()
+    batches = state.order.split(recipe.batch_size)[: len(state.order) // recipe.batch_size]
+    for batch in batches[len(state.losses) :]:
+        loss = step(state.network, state.optimizer, split.images[batch], split.labels[batch])
+        state.losses.append(loss)
+        progress.update()
+        if keeper.due():
+            _require_finite(state, recipe)
+            keeper.keep(state)
+    return torch.stack(state.losses)
+
+
+def fit(
+    recipe: Recipe,
+    training: TrainingData,
+    seed: int,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+) -> tuple[list[dict], dict, nn.Sequential]:
+    """Train once. Returns (history, outcome, network): an entry an epoch, the test errors, the net.
+
+    The paper's selection: the test error is that of the epoch with the best validation error, the
+    latest of equals (binary_net.py:296-304). The network returned is that epoch's.
+    checkpoint: where a long run leaves its state every few minutes, and from where it goes on after
+    an interruption; on a CPU to the very same numbers.
+    Raises FloatingPointError, naming recipe, epoch and step, when the loss is no longer finite,
+    ValueError for a negative seed or the checkpoint of another run.
+    """
+    if seed < 0:
+        raise ValueError(f"{recipe.name}: a seed must not be negative, got {seed}")
+    state = begin(recipe, training, seed, device)
+    keeper = Keeper(checkpoint, runs.binding(recipe, training.sha256, seed, device))
+    keeper.resume(state)
+    with _progress(recipe, training, seed, state) as progress:
+        while state.epoch < recipe.epochs:
+            rate = optim.learning_rate(recipe, state.epoch)
+            optim.set_learning_rate(state.optimizer, rate)
+            if not len(state.order):
+                _begin_epoch(state, len(training.train.images))
+            losses = train_epoch(state, recipe, training.train, keeper, progress)
+            _require_finite(state, recipe)
+            validation = _validate(state, recipe, training.validation)
+            _end_epoch(state, rate, losses, *validation)
+            _show_epoch(progress, state.history, recipe)
+            if keeper.due():
+                keeper.keep(state)
+    outcome = {
+        "best_epoch": best_epoch(state.history),
+        "final_test_error": evaluate(state.network, training.test)[1],
+    }
+    state.network.load_state_dict(state.best)
+    outcome["test_error"] = evaluate(state.network, training.test)[1]
+    return state.history, outcome, state.network
+
+
+def best_epoch(history: list[dict]) -> int:
+    """The epoch, counted from 1, with the lowest validation error: the latest of equals."""
+    return min(history, key=lambda entry: (entry["validation_error"], -entry["epoch"]))["epoch"]
+
+
+def _begin_epoch(state: State, images: int) -> None:
+    device = next(state.network.parameters()).device
+    state.order = torch.randperm(images, generator=state.shuffle).to(device)
+    state.started = time.perf_counter()
+
+
+def _validate(state: State, recipe: Recipe, split: Images) -> tuple[float, float]:
+    loss, error = evaluate(state.network, split)
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"{recipe.name}: validation loss {loss} after epoch {state.epoch + 1}"
+        )
+    return loss, error
+
+
+def _end_epoch(
+    state: State, rate: float, losses: Tensor, validation_loss: float, validation_error: float
+) -> None:
+    """Enter the epoch into the history and keep its network if it is the best so far."""
+    epoch = state.epoch + 1
+    signs = analysis.latent_signs(state.network)
+    state.history.append(
+        {
+            "epoch": epoch,
+            "train_loss": losses.mean().item(),
+            "validation_loss": validation_loss,
+            "validation_error": validation_error,
+            "learning_rate": rate,
+            "seconds": time.perf_counter() - state.started,
+            "sign_flips": analysis.sign_flips(state.signs, signs),
+            "unique_filters": analysis.filters_of(state.network),
+        }
+    )
+    state.order, state.losses, state.signs = state.order[:0], [], signs
+    if best_epoch(state.history) == epoch:
+        state.best = copy.deepcopy(state.network.state_dict())
+
+
+def _require_finite(state: State, recipe: Recipe) -> None:
+    """Raise FloatingPointError for a loss, or a number of the network, that isn't finite.
+
+    Of a binary layer's latent weights nothing else would tell: NaN has a sign, too.
+    """
+    losses = torch.stack(state.losses)
+    steps = len(state.order) // recipe.batch_size
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        step = int(bad[0])
+        raise FloatingPointError(
+            f"{recipe.name}: the training loss is {losses[step].item()} in epoch "
+            f"{state.epoch + 1}, step {step + 1} of {steps}"
+        )
+    for name, tensor in state.network.state_dict().items():
+        if not tensor.isfinite().all():
+            raise FloatingPointError(
+                f"{recipe.name}: {name} is not finite in epoch {state.epoch + 1}, after step "
+                f"{len(losses)} of {steps}"
+            )
+
+
+def _progress(recipe: Recipe, training: TrainingData, seed: int, state: State) -> tqdm:
+    """A bar over all steps on a terminal; elsewhere `_show_epoch` prints a line an epoch."""
+    steps = len(training.train.images) // recipe.batch_size
+    return tqdm(
+        total=recipe.epochs * steps,
+        initial=state.epoch * steps + len(state.losses),
+        desc=f"{recipe.name} seed {seed}",
+        unit="step",
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def _show_epoch(progress: tqdm, history: list[dict], recipe: Recipe) -> None:
+    last = history[-1]
+    if not progress.disable:
+        progress.set_postfix_str(f"validation error {last['validation_error']:.2f} %")
+        return
+    left = (recipe.epochs - len(history)) * last["seconds"]
+    print(
+        f"{recipe.name} epoch {last['epoch']}/{recipe.epochs}: loss {last['train_loss']:.4f}, "
+        f"validation error {last['validation_error']:.2f} %, {left:.0f} s left",
+        flush=True,
+    )
