@@ -1,0 +1,150 @@
+"""Training speed: this study's loop against the same network written plainly in PyTorch float32.
+
+    python -m benchmarks.bench_training [--rounds 3] [--steps 12]
+
+Each side runs in a process of its own, plain and ours in turn, so that both meet the same mood of
+the machine and peak memory can be told apart. A step is all of it: scaling, forward, backward,
+update, clipping. Leaves results/bench/training-<cpu|cuda>.json and prints a table.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks import plain
+from bnnlib import ROOT, fit, models, optim, recipes, runs
+from bnnlib.files import whole
+
+RECIPES = {"mlp": recipes.MNIST_THEANO, "convnet": recipes.CIFAR10_THEANO}
+SIDES = ("plain", "plain channels-last", "ours")
+WARM_UP = 3
+
+
+def batches(name: str, count: int, device: str) -> list[tuple[Tensor, Tensor]]:
+    """Random uint8 images and labels, as many as the recipe's batch: their values cost no time."""
+    generator = torch.Generator().manual_seed(0)
+    size = (RECIPES[name].batch_size, *((28, 28) if name == "mlp" else (3, 32, 32)))
+    draw = lambda high, shape: torch.randint(high, shape, generator=generator)  # noqa: E731
+    return [
+        (draw(256, size).to(device, torch.uint8), draw(10, size[:1]).to(device))
+        for _ in range(count)
+    ]
+
+
+def stepper(side: str, name: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of images and labels that trains one step of the side's own network."""
+    if side == "ours":
+        network = models.build_network(RECIPES[name], 0, device)
+        optimizer = optim.build_optimizer(RECIPES[name], network)
+        network.train()
+        return lambda images, labels: fit.step(network, optimizer, images, labels)
+    network = (plain.mlp() if name == "mlp" else plain.convnet()).to(device)
+    if side == "plain channels-last":
+        network = network.to(memory_format=torch.channels_last)
+    optimizer = plain.adam(network, 1e-3)
+    return lambda images, labels: plain.step(network, optimizer, images, labels)
+
+
+def measure(side: str, name: str, steps: int, device: str) -> dict:
+    """Seconds of every step after warm-up, and the process's peak memory in MB."""
+    train = stepper(side, name, device)
+    seconds = []
+    for images, labels in batches(name, WARM_UP + steps, device):
+        started = time.perf_counter()
+        train(images, labels)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    return {"seconds": seconds[WARM_UP:], "peak_mb": peak}
+
+
+def in_a_process(side: str, name: str, steps: int) -> dict:
+    command = [sys.executable, "-m", "benchmarks.bench_training", "--side", side]
+    command += ["--network", name, "--steps", str(steps)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    return json.loads(done.stdout)
+
+
+def compare(name: str, rounds: int, steps: int) -> dict[str, dict]:
+    """Side -> all its steps over all rounds."""
+    sides = SIDES if name == "convnet" else (SIDES[0], SIDES[-1])
+    results: dict[str, dict] = {side: {"seconds": [], "peak_mb": 0.0} for side in sides}
+    for _ in range(rounds):
+        for side in sides:
+            part = in_a_process(side, name, steps)
+            results[side]["seconds"] += part["seconds"]
+            results[side]["peak_mb"] = max(results[side]["peak_mb"], part["peak_mb"])
+    return results
+
+
+def row(name: str, side: str, result: dict) -> dict:
+    """Samples per second from the median step; p20 and p80 beside it."""
+    batch, seconds = RECIPES[name].batch_size, sorted(result["seconds"])
+    p20, _, _, p80 = statistics.quantiles(seconds, n=5)
+    return {
+        "network": name,
+        "side": side,
+        "samples_per_second": batch / statistics.median(seconds),
+        "p20": batch / p80,
+        "p80": batch / p20,
+        "steps": len(seconds),
+        "peak_mb": result["peak_mb"],
+    }
+
+
+def show(rows: list[dict]) -> None:
+    """The table, and ours over the faster of the plain ones."""
+    for name in RECIPES:
+        own = {r["side"]: r for r in rows if r["network"] == name}
+        for side, r in own.items():
+            print(
+                f"{name:8} {side:20} {r['samples_per_second']:8.1f} samples/s "
+                f"({r['p20']:.1f} to {r['p80']:.1f}), peak {r['peak_mb']:,.0f} MB"
+            )
+        best = max(r["samples_per_second"] for side, r in own.items() if side != "ours")
+        lean = min(r["peak_mb"] for side, r in own.items() if side != "ours")
+        ours = own["ours"]
+        print(
+            f"{name:8} ours over the faster plain one: {ours['samples_per_second'] / best:.2f} x; "
+            f"memory {ours['peak_mb'] / lean:.2f} x"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--network", choices=RECIPES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.side:
+        print(json.dumps(measure(options.side, options.network, options.steps, device)))
+        return 0
+    rows = [
+        row(name, side, result)
+        for name in RECIPES
+        for side, result in compare(name, options.rounds, options.steps).items()
+    ]
+    show(rows)
+    with whole(ROOT / "results" / "bench" / f"training-{device}.json") as file:
+        content = {"provenance": runs.provenance(device), "rows": rows}
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
