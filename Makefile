@@ -31,7 +31,7 @@ export PIP_ARGS
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help env data reproduce render results test lint lab clean
+.PHONY: help env data reproduce render results test lint lab bench clean
 
 help: ## this list
 	@echo "make TARGET [PROFILE=$(PROFILES)], quick by default"
@@ -56,6 +56,9 @@ test: lint ## check the code's style, then run the tests
 
 lint: env ## check the style of code and notebooks
 	@"$(PY)" -m ruff check .
+
+bench: env ## time training against plain PyTorch; the machine must be quiet
+	@"$(PY)" -m benchmarks.bench_training
 
 lab: env ## open the notebooks in JupyterLab
 	@"$(PY)" -m jupyterlab notebooks

@@ -5,8 +5,9 @@ from dataclasses import replace
 from bnnlib.binarize import Binarization
 from bnnlib.catalogue import CIFAR10_THEANO, MNIST_THEANO
 from bnnlib.layers import Normalization
-from bnnlib.optim import Clip, Multiplier, Rule
+from bnnlib.optim import Clip, Multiplier
 from bnnlib.recipe import Preprocessing
+from bnnlib.rules import Rule
 
 # What the multiplier and the cancellation are worth in the ConvNet.
 CIFAR10_NO_GLOROT = replace(CIFAR10_THEANO, name="cifar10-no-glorot", multiplier=Multiplier.NONE)

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Initialization, Normalization
-from bnnlib.optim import Clip, Multiplier, Rule
+from bnnlib.optim import Clip, Multiplier
 from bnnlib.recipe import Preprocessing, Recipe
+from bnnlib.rules import Rule
 
 MNIST_THEANO = Recipe(
     name="mnist-theano",

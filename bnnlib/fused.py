@@ -1,6 +1,6 @@
 """Runs the one-pass CPU kernels of `kernels.elementwise` on tensors, where they fit.
 
-They take float32 on the CPU, laid out alike and without gaps, and large enough to be worth a call.
+They take float32 on the CPU, laid out alike and without gaps.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 AVAILABLE = find_spec("numba") is not None
-FEWEST = 1 << 15  # elements, below which torch's own passes are as fast
+PIECE = 1 << 15  # elements: fewer are not worth a second thread
 
 
 def fits(*tensors: Tensor) -> bool:
@@ -19,7 +19,7 @@ def fits(*tensors: Tensor) -> bool:
     first = tensors[0]
     return (
         AVAILABLE
-        and first.numel() >= FEWEST
+        and first.numel() > 0
         and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
         and all(t.stride() == first.stride() for t in tensors)
         and _has_no_gaps(first)
@@ -46,4 +46,4 @@ def run(kernel: Callable, arrays: list[np.ndarray], *numbers: float) -> None:
     from bnnlib.kernels.threads import in_parts
 
     scalars = [np.float32(number) for number in numbers]
-    in_parts(lambda first, last: kernel(*arrays, *scalars, first, last), len(arrays[0]))
+    in_parts(lambda *part: kernel(*arrays, *scalars, *part), len(arrays[0]), PIECE)

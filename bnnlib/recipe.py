@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Initialization, Normalization
-from bnnlib.optim import Clip, Multiplier, Rule
+from bnnlib.optim import Clip, Multiplier
+from bnnlib.rules import Rule
 
 
 class Preprocessing(StrEnum):

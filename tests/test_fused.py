@@ -3,18 +3,12 @@
 import pytest
 import torch
 
-from bnnlib import binarize, fused, optim, products
+from bnnlib import binarize, fused, optim, products, rules
 
 if not fused.AVAILABLE:
     pytest.skip("numba is not installed", allow_module_level=True)
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 1 + 2**-23, -1 - 2**-23, 1e-30, -1e-30, float("nan"), float("inf")]
-
-
-@pytest.fixture(autouse=True)
-def always(monkeypatch):
-    """Take the kernels whatever the size."""
-    monkeypatch.setattr(fused, "FEWEST", 0)
 
 
 def numbers(shape=(37, 53), seed=0) -> torch.Tensor:
@@ -38,7 +32,7 @@ def test_sign_and_cancelled_gradient_equal_torch_s_bit_by_bit():
     assert torch.equal(ours[finite], theirs[finite])
 
 
-@pytest.mark.parametrize("rule", list(optim.FUSED))
+@pytest.mark.parametrize("rule", list(rules.FUSED))
 @pytest.mark.parametrize("clip", [False, True])
 def test_twenty_fused_updates_equal_twenty_of_the_rule(rule, clip):
     start = products.latent((40, 30)).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))

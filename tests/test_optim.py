@@ -8,16 +8,8 @@ import twin
 
 from bnnlib import models, recipes
 from bnnlib.layers import BinaryConv2d, BinaryLinear, Normalization
-from bnnlib.optim import (
-    UPDATES,
-    Clip,
-    Multiplier,
-    Rule,
-    adam_update,
-    build_optimizer,
-    learning_rate,
-    set_learning_rate,
-)
+from bnnlib.optim import Clip, Multiplier, build_optimizer, learning_rate, set_learning_rate
+from bnnlib.rules import UPDATES, Rule, adam_update
 
 
 def gradients(steps, shape, scale):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bnnlib import optim, products
+from bnnlib import optim, products, rules
 from bnnlib.binarize import binarize, sign
 from bnnlib.products import Values
 
@@ -158,7 +158,7 @@ def test_latent_weights_lie_in_memory_as_taps_inputs_outputs(shape):
 
 def test_the_gradient_s_memory_is_taken_again_only_when_the_optimizer_lets_go():
     weight = torch.nn.Parameter(weights((64, 32)))
-    optimizer = optim.Optimizer([{"params": [weight]}], optim.Rule.ADAM, 0.0)
+    optimizer = optim.Optimizer([{"params": [weight]}], rules.Rule.ADAM, 0.0)
     x = inputs((10, 32), Values.SIGNS)
 
     def backward():

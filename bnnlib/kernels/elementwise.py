@@ -1,7 +1,7 @@
 """What torch does in several passes over memory, in one: binarization, its gradient, updates.
 
 Flat float32 arrays; every kernel does elements first .. last - 1, in the order of operations of its
-torch counterpart in `bnnlib.binarize` and `bnnlib.optim`. Loops count from 0 over slices: LLVM does
+torch counterpart in `bnnlib.binarize` and `bnnlib.rules`. Loops count from 0 over slices: LLVM does
 not vectorize an index that Numba can't prove not to be negative.
 """
 
@@ -31,7 +31,7 @@ def cancel(grad, x, out, first, last):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def adam(value, grad, m, v, step, beta2, weight1, weight2, eps, bound, first, last):
-    """`optim.adam_update`, then clipped to [-bound, bound]; weights are 1 - beta."""
+    """`rules.adam_update`, then clipped to [-bound, bound]; weights are 1 - beta."""
     value, grad, m, v = value[first:last], grad[first:last], m[first:last], v[first:last]
     for i in range(len(value)):
         g = grad[i]
@@ -44,7 +44,7 @@ def adam(value, grad, m, v, step, beta2, weight1, weight2, eps, bound, first, la
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def adamax_coded(value, grad, m, v, v_bits, step, beta2, weight1, eps, bound, first, last):
-    """`optim.adamax_coded_update`, then clipped; v_bits is v seen as int32."""
+    """`rules.adamax_coded_update`, then clipped; v_bits is v seen as int32."""
     for start in range(first, last, CHUNK):  # one pass over memory, three over a cached piece
         piece = slice(start, min(start + CHUNK, last))
         x, g, first_moment = value[piece], grad[piece], m[piece]

@@ -3,6 +3,8 @@
 import numpy as np
 from numba import njit
 
+LINES = 16
+
 
 @njit(nogil=True, cache=True)
 def step_of(group, tap, block, groups, taps):
@@ -48,34 +50,61 @@ def image_planes(images, planes, start, first, last):
     """Images first .. last - 1 of (B, H, W, C) -> planes (C or more, .), any two number types.
 
     Pixel (y, x) of image b goes to start + (b * (H + 1) + y) * (W + 1) + x; zeros fill the rest.
+    A few planes are written at a time: so many lines of memory are followed at once.
     """
     _, height, width, channels = images.shape
     row = width + 1
     for b in range(first, last):
-        begin = start + b * (height + 1) * row
-        for y in range(height):
-            source, p = images[b, y], begin + y * row
-            for c in range(channels):
-                target = planes[c, p : p + row]
-                for x in range(width):
-                    target[x] = source[x, c]
-                target[width] = 0
-        for c in range(channels):
-            planes[c, begin + height * row : begin + (height + 1) * row] = 0
+        for low in range(0, channels, LINES):
+            high = min(low + LINES, channels)
+            for y in range(height):
+                p = start + (b * (height + 1) + y) * row
+                for c in range(low, high):
+                    source, target = images[b, y, :, c], planes[c, p : p + row]
+                    for x in range(width):
+                        target[x] = source[x]
+                    target[width] = 0
+            p = start + (b * (height + 1) + height) * row
+            for c in range(low, high):
+                planes[c, p : p + row] = 0
 
 
 @njit(nogil=True, cache=True)
 def plane_images(planes, images, first, last):
     """Planes (C or more, .) -> images first .. last - 1 of (B, H, W, C): undoes `image_planes`."""
     _, height, width, channels = images.shape
-    row = width + 1
     for b in range(first, last):
-        for y in range(height):
-            target, p = images[b, y], (b * (height + 1) + y) * row
-            for c in range(channels):
-                source = planes[c, p : p + width]
-                for x in range(width):
-                    target[x, c] = source[x]
+        for low in range(0, channels, LINES):
+            high = min(low + LINES, channels)
+            for y in range(height):
+                p = (b * (height + 1) + y) * (width + 1)
+                for c in range(low, high):
+                    source, target = planes[c, p : p + width], images[b, y, :, c]
+                    for x in range(width):
+                        target[x] = source[x]
+
+
+@njit(nogil=True, cache=True)
+def row_planes(rows, planes, first, last):
+    """Channels LINES * first .. of (B, C) -> planes (C or more, B or more); zeros fill the rest."""
+    batch, channels = rows.shape
+    for low in range(first * LINES, min(last * LINES, channels), LINES):
+        high = min(low + LINES, channels)
+        for b in range(batch):
+            for c in range(low, high):
+                planes[c, b] = rows[b, c]
+        planes[low:high, batch:] = 0
+
+
+@njit(nogil=True, cache=True)
+def plane_rows(planes, rows, first, last):
+    """Planes (C or more, B or more) -> channels LINES * first .. of (B, C): undoes `row_planes`."""
+    batch, channels = rows.shape
+    for low in range(first * LINES, min(last * LINES, channels), LINES):
+        high = min(low + LINES, channels)
+        for b in range(batch):
+            for c in range(low, high):
+                rows[b, c] = planes[c, b]
 
 
 @njit(nogil=True, cache=True)

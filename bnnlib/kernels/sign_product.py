@@ -5,13 +5,13 @@ The input (B, C) or (B, C, H, W) holds signs, or {-2, 0, 2} behind a dropout of 
 """
 
 import math
+import threading
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnnlib.kernels import lookup
-from bnnlib.kernels.pack import image_planes, plane_images, sign_codes, weight_codes
+from bnnlib.kernels import lookup, pack
 from bnnlib.kernels.threads import in_parts
 
 LANES = {torch.int16: 64, torch.float32: 32}  # of a tile
@@ -90,7 +90,7 @@ def _weight_codes(weight: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
     forward = _odd_lines(taps * groups, memory.shape[2])
     backward = _odd_lines(memory.shape[1], taps * back_groups)
     arrays = memory.numpy(), forward.numpy(), block, backward.numpy(), back_block
-    in_parts(lambda first, last: weight_codes(*arrays, first, last), groups)
+    in_parts(lambda first, last: pack.weight_codes(*arrays, first, last), groups)
     return forward, backward
 
 
@@ -105,7 +105,7 @@ def _shifted(x: Tensor, grid: _Grid, shifts: Tensor, codes: Tensor, outputs: int
     lanes = LANES[dtype]
     columns = _up(grid.positions, lanes)
     planes = _planes(x, grid, columns + 2 * grid.margin + lanes, dtype)
-    sums = torch.empty(_up(outputs, 2), columns, dtype=dtype)
+    sums = _scratch("sums", (_up(outputs, 2), columns), dtype)
     arrays = planes.numpy(), grid.margin, shifts.numpy(), codes.numpy()
     arrays = *arrays, *codes.stride(), sums.numpy()
     in_parts(lambda first, last: lookup.shifted(*arrays, first, last), columns // lanes)
@@ -115,25 +115,27 @@ def _shifted(x: Tensor, grid: _Grid, shifts: Tensor, codes: Tensor, outputs: int
 def _planes(x: Tensor, grid: _Grid, columns: int, dtype: torch.dtype) -> Tensor:
     """x (B, C, ...) -> (C, columns) or a few planes more: its positions in a line, zeros around."""
     channels, end = x.shape[1], grid.margin + grid.positions
-    planes = torch.empty(_up(channels, 4), columns, dtype=dtype)
+    planes = _scratch("planes", (_up(channels, 4), columns), dtype)
     planes[channels:] = planes[:, : grid.margin] = planes[:, end:] = 0
+    source, target = _channels_last(x).contiguous().numpy(), planes.numpy()
     if grid.spatial:
-        images = _channels_last(x).contiguous().numpy()
-        target = planes.numpy()
-        in_parts(lambda *part: image_planes(images, target, grid.margin, *part), grid.images)
+        in_parts(lambda *part: pack.image_planes(source, target, grid.margin, *part), grid.images)
     else:
-        planes[:channels, grid.margin : end].copy_(x.t())
+        in_parts(lambda *part: pack.row_planes(source, target, *part), -(-channels // pack.LINES))
     return planes
 
 
 def _images(planes: Tensor, grid: _Grid, channels: int) -> Tensor:
     """Planes as of `_planes`, without a margin -> (B, channels, ...) float32."""
-    if not grid.spatial:
-        return planes[:channels, : grid.positions].t().to(torch.float32).contiguous()
-    shape = grid.images, channels, grid.height, grid.width
-    images = torch.empty(shape, memory_format=torch.channels_last)
-    arrays = planes.numpy(), _channels_last(images).numpy()
-    in_parts(lambda *part: plane_images(*arrays, *part), grid.images)
+    if grid.spatial:
+        shape = grid.images, channels, grid.height, grid.width
+        images = torch.empty(shape, memory_format=torch.channels_last)
+        arrays = planes.numpy(), _channels_last(images).numpy()
+        in_parts(lambda *part: pack.plane_images(*arrays, *part), grid.images)
+    else:
+        images = torch.empty(grid.images, channels)
+        arrays = planes.numpy(), images.numpy()
+        in_parts(lambda *part: pack.plane_rows(*arrays, *part), -(-channels // pack.LINES))
     return images
 
 
@@ -141,17 +143,31 @@ def _gathered(x: Tensor, grad: Tensor, grid: _Grid, dropped: bool, weight: Tenso
     """The gradient of the weight's signs (out, in, ...) from the inputs and that of the sums."""
     channels, outputs, group = x.shape[1], grad.shape[1], 3 if dropped else 4
     lanes = LANES[torch.float32]
-    rows = torch.zeros(_up(grid.positions, group), _up(outputs, lanes))
+    rows = _scratch("planes", (_up(grid.positions, group), _up(outputs, lanes)), x.dtype).zero_()
     grid.pixels(rows[: grid.positions, :outputs]).copy_(_channels_last(grad))
     codes = _trit_codes(x) if dropped else _sign_codes(x, grid)
     out = _memory(weight, (len(grid.shifts), _up(channels, 2), rows.shape[1]))
     arrays = rows.numpy(), codes.numpy(), grid.margin, grid.shifts.numpy(), group, out.numpy()
-    in_parts(lambda first, last: lookup.gathered(*arrays, first, last), out.shape[2] // lanes)
+    tiles = rows.shape[1] // lanes
+    together = lookup.TILES_TOGETHER if tiles >= 8 * lookup.TILES_TOGETHER else 1
+    in_parts(lambda *part: lookup.gathered(*arrays, *part), tiles, together)
     out = out[:, :channels, :outputs]
     if not grid.spatial:
         return out[0].t().mul_(2) if dropped else out[0].t()
     out += _off_the_image(rows[: grid.positions, :outputs], grid)[:, None]
     return out.unflatten(0, (3, 3)).permute(3, 2, 0, 1)
+
+
+_own = threading.local()
+
+
+def _scratch(name: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """Memory for one call, filled with anything: this thread's last of that name, if it's enough."""
+    held, size = getattr(_own, name, None), math.prod(shape) * dtype.itemsize
+    if held is None or held.numel() < size:
+        held = torch.empty(size, dtype=torch.uint8)
+        setattr(_own, name, held)
+    return held[:size].view(dtype).view(shape)
 
 
 def _memory(weight: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -172,7 +188,7 @@ def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:
     line = bits[grid.margin : grid.margin + grid.positions, :channels]
     torch.ge(_channels_last(x), 0, out=grid.pixels(line).view(torch.bool))
     arrays = bits.numpy(), codes.numpy()
-    in_parts(lambda first, last: sign_codes(*arrays, first, last), count)
+    in_parts(lambda first, last: pack.sign_codes(*arrays, first, last), count)
     return codes
 
 

@@ -11,6 +11,8 @@ from functools import cache
 
 import torch
 
+PIECES = 4  # for every thread
+
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
@@ -21,14 +23,21 @@ if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's t
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def in_parts(kernel: Callable[[int, int], None], count: int) -> None:
-    """Call kernel(first, last) on consecutive parts of range(count), all at once; wait for all."""
-    parts = max(1, min(torch.get_num_threads(), count))
-    cuts = [count * i // parts for i in range(parts + 1)]
-    if parts == 1:
-        return kernel(0, count)
-    pool = _pool(parts - 1)
-    others = [pool.submit(kernel, cuts[i], cuts[i + 1]) for i in range(1, parts)]
-    kernel(0, cuts[1])
+def in_parts(kernel: Callable[[int, int], None], count: int, together: int = 1) -> None:
+    """Call kernel(first, last) on consecutive pieces of range(count), on all threads; then return.
+
+    Pieces hold a multiple of `together`, but the last. There are a few for every thread, and each
+    takes the next one when it is free, because two processors are seldom equally fast.
+    """
+    threads = max(1, torch.get_num_threads())
+    size = -(-count // (threads * PIECES * together)) * together
+    starts = iter(range(0, count, size))
+
+    def work() -> None:
+        for first in starts:
+            kernel(first, min(first + size, count))
+
+    others = [_pool(threads - 1).submit(work) for _ in range(min(threads, -(-count // size)) - 1)]
+    work()
     for other in others:
         other.result()

@@ -1,0 +1,181 @@
+"""How a gradient becomes a step: one pure function for each rule, and its one-pass form on a CPU.
+
+A rule knows nothing of layers. What is special to binarized networks (the Glorot multiplier on the
+update and the clipping of latent weights) comes with a parameter's group. lua files are the
+authors' Torch7 code.
+"""
+
+import math
+from enum import StrEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnnlib import fused
+from bnnlib.binarize import ap2, power_of_two
+
+
+class Rule(StrEnum):
+    """How a gradient becomes a step."""
+
+    ADAM = "adam"
+    ADAMAX_PRINTED = "adamax-printed"
+    ADAMAX_CODED = "adamax-coded"
+    ADAMAX_DECAYING = "adamax-decaying"  # ours: as coded, but the stored second moment decays
+
+
+def adam_update(
+    parameter: Tensor,
+    grad: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    t: int,
+    learning_rate: float,
+    scale: float = 1.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> None:
+    r"""One update of Adam as Lasagne has it (updates.py:613-624); the authors train with it.
+
+    $m \leftarrow \beta_1 m + (1-\beta_1) g$, $v \leftarrow \beta_2 v + (1-\beta_2) g^2$,
+    $\theta \leftarrow \theta
+    - \gamma_k \eta \frac{\sqrt{1-\beta_2^t}}{1-\beta_1^t} \frac{m}{\sqrt{v} + \epsilon}$.
+    The epsilon meets the uncorrected $\sqrt v$; torch.optim.Adam adds it after the correction.
+    That matters here: the loss is a mean over batch and classes and the gradients are tiny.
+
+    In every rule: parameter, grad, first_moment, second_moment have one shape, all but grad are
+    updated in place; t counts from 1; `scale` is $\gamma_k$, on the finished step.
+    """
+    first_moment.lerp_(grad, 1 - beta1)
+    second_moment.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    step = scale * learning_rate * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+    parameter.addcdiv_(first_moment, second_moment.sqrt().add_(eps), value=-step)
+
+
+def adamax_printed_update(
+    parameter: Tensor,
+    grad: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    t: int,
+    learning_rate: float,
+    scale: float = 1.0,
+    beta1: float = 1 - 2**-3,
+    beta2: float = 1 - 2**-10,
+) -> None:
+    r"""One update of shift-based AdaMax as the paper prints it (NIPS, Algorithm 2).
+
+    $m \leftarrow \beta_1 m + (1-\beta_1) g$, $v \leftarrow \max(\beta_2 v, |g|)$,
+    $\theta \leftarrow \theta - \gamma_k\, AP2(\eta / (1-\beta_1^t))\, m\, AP2(1/v)$: both
+    divisions are shifts. The paper prints $1-\beta_1$; that is read as AdaMax's $1-\beta_1^t$,
+    since the caption explains $\beta_1^t$ and no line of the algorithm uses it.
+    There is no epsilon: where $v$ is 0 (or subnormal, so that 1/v would overflow), no update.
+    """
+    first_moment.lerp_(grad, 1 - beta1)
+    torch.maximum(second_moment.mul_(beta2), grad.abs(), out=second_moment)
+    inverse = ap2(second_moment.reciprocal())
+    inverse.masked_fill_(second_moment < torch.finfo(grad.dtype).tiny, 0)
+    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    parameter.addcmul_(first_moment, inverse, value=-step)
+
+
+def adamax_coded_update(
+    parameter: Tensor,
+    grad: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    t: int,
+    learning_rate: float,
+    scale: float = 1.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 2**-27,
+) -> None:
+    r"""One update of the authors' shift-based AdaMax (adaMax_binary_clip_shift.lua:33-71).
+
+    $m \leftarrow \beta_1 m + (1-\beta_1) g$,
+    $v \leftarrow AP2(\max(\beta_2 v, |g|)) + \epsilon$,
+    $\theta \leftarrow \theta - \gamma_k\, AP2(\eta / (1-\beta_1^t))\, m / v$.
+    The *rounded* v is what is stored: $0.999 \cdot 2^k$ rounds back to $2^k$, so v never decays.
+    """
+    first_moment.lerp_(grad, 1 - beta1)
+    torch.maximum(second_moment.mul_(beta2), grad.abs(), out=second_moment)
+    second_moment.copy_(ap2(second_moment).add_(eps))
+    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    parameter.addcdiv_(first_moment, second_moment, value=-step)
+
+
+def adamax_decaying_update(
+    parameter: Tensor,
+    grad: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    t: int,
+    learning_rate: float,
+    scale: float = 1.0,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 2**-27,
+) -> None:
+    """`adamax_coded_update` with one thing changed: v is stored before it is rounded, so it decays.
+
+    Ours, to tell what the authors' storing of the rounded v does.
+    """
+    first_moment.lerp_(grad, 1 - beta1)
+    torch.maximum(second_moment.mul_(beta2), grad.abs(), out=second_moment)
+    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    parameter.addcdiv_(first_moment, ap2(second_moment).add_(eps), value=-step)
+
+
+UPDATES = {
+    Rule.ADAM: adam_update,
+    Rule.ADAMAX_PRINTED: adamax_printed_update,
+    Rule.ADAMAX_CODED: adamax_coded_update,
+    Rule.ADAMAX_DECAYING: adamax_decaying_update,
+}
+
+
+def fused_adam(
+    parameter: Tensor,
+    grad: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    t: int,
+    learning_rate: float,
+    scale: float,
+    clip: bool,
+) -> None:
+    """`adam_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
+    from bnnlib.kernels import elementwise
+
+    beta1, beta2, eps = 0.9, 0.999, 1e-8
+    step = scale * learning_rate * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+    arrays = [fused.flat(x) for x in (parameter, grad, first_moment, second_moment)]
+    bound = 1.0 if clip else math.inf
+    fused.run(elementwise.adam, arrays, step, beta2, 1 - beta1, 1 - beta2, eps, bound)
+
+
+def fused_adamax_coded(
+    parameter: Tensor,
+    grad: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    t: int,
+    learning_rate: float,
+    scale: float,
+    clip: bool,
+) -> None:
+    """`adamax_coded_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
+    from bnnlib.kernels import elementwise
+
+    beta1, beta2, eps = 0.9, 0.999, 2**-27
+    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    arrays = [fused.flat(x) for x in (parameter, grad, first_moment, second_moment)]
+    arrays.append(arrays[3].view(np.int32))
+    bound = 1.0 if clip else math.inf
+    fused.run(elementwise.adamax_coded, arrays, step, beta2, 1 - beta1, eps, bound)
+
+
+FUSED = {Rule.ADAM: fused_adam, Rule.ADAMAX_CODED: fused_adamax_coded}

@@ -1,0 +1,75 @@
+"""The plain networks of the training benchmark compute what this study's networks compute."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import bench_training, plain
+from bnnlib import fit, models, recipes
+
+
+def twins(name: str) -> tuple[nn.Sequential, nn.Sequential]:
+    """(plain, ours) with the same numbers in every parameter, dropout off."""
+    ours = models.build_network(bench_training.RECIPES[name], 0)
+    theirs = plain.mlp() if name == "mlp" else plain.convnet()
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        other.data.copy_(own)
+    for layer in [*ours.modules(), *theirs.modules()]:
+        if hasattr(layer, "rate") or isinstance(layer, nn.Dropout):
+            layer.rate = layer.p = 0.0
+        if getattr(layer, "inputs", "") == "dropped":
+            layer.inputs = models.Values.SIGNS
+    return theirs, ours
+
+
+@pytest.mark.parametrize("name", bench_training.RECIPES)
+def test_both_sides_have_the_same_loss_and_gradients(name):
+    theirs, ours = twins(name)
+    ((images, labels),) = bench_training.batches(name, 1, "cpu")
+    images, labels = images[:8], labels[:8]
+    loss = fit.squared_hinge(ours(images), labels)
+    loss.backward()
+
+    class Still:
+        """An optimizer that leaves the network alone."""
+
+        zero_grad = step = lambda self: None
+
+    other = plain.step(theirs, Still(), images, labels)
+    torch.testing.assert_close(loss.detach(), other, rtol=1e-4, atol=0)
+    for own, twin in zip(ours.parameters(), theirs.parameters(), strict=True):
+        scale = twin.grad.abs().max().item()
+        assert (own.grad - twin.grad).abs().max().item() <= 0.02 * scale + 1e-7
+
+
+def test_both_sides_scale_their_updates_alike():
+    network = plain.convnet()
+    rates = [group["lr"] for group in plain.adam(network, 1.0).param_groups]
+    ours = models.build_network(recipes.CIFAR10_THEANO, 0)
+    scales = [layer.update_scale for layer in models.binary_layers(ours).values()]
+    assert rates[:-1] == pytest.approx(scales) and rates[-1] == 1.0
+
+
+def test_it_times_both_sides_and_leaves_its_table(tmp_path, monkeypatch, capsys):
+    tiny = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
+    monkeypatch.setattr(bench_training, "RECIPES", {"mlp": tiny})
+    monkeypatch.setattr(bench_training, "ROOT", tmp_path)
+
+    def in_a_process(side, name, steps):
+        return {"seconds": [0.1 if side == "ours" else 0.3] * steps, "peak_mb": 9}
+
+    monkeypatch.setattr(bench_training, "in_a_process", in_a_process)
+    monkeypatch.setattr("sys.argv", ["bench_training", "--rounds", "1", "--steps", "3"])
+    assert bench_training.main() == 0
+    assert "ours over the faster plain one: 3.00 x" in capsys.readouterr().out
+    (path,) = tmp_path.rglob("training-*.json")
+    assert [row["side"] for row in json.loads(path.read_text())["rows"]] == ["plain", "ours"]
+
+
+def test_a_measurement_is_of_real_steps(monkeypatch):
+    tiny = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
+    monkeypatch.setattr(bench_training, "RECIPES", {"mlp": tiny})
+    result = bench_training.measure("ours", "mlp", 2, "cpu")
+    assert len(result["seconds"]) == 2 and min(result["seconds"]) > 0 and result["peak_mb"] > 10
