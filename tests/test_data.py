@@ -89,6 +89,14 @@ def test_stand_in_sizes_and_hash():
     assert len({one.sha256, *(other.sha256 for other in others)}) == 5
 
 
+def test_the_stand_in_of_svhn_is_a_small_one(monkeypatch):
+    monkeypatch.setattr(data, "SVHN_DRAWN", (9, 8))
+    monkeypatch.setattr(cached, "SIZES", {"svhn": (12, 7), "cifar10": (12, 7)})
+    assert [len(data.stand_in(name).train_labels) for name in ("svhn", "cifar10")] == [9, 12]
+    assert len(data.stand_in("svhn").test_labels) == 7
+    assert len(data.stand_in("svhn", train=11).train_labels) == 11
+
+
 def test_command_line(folder, capsys):
     put(folder, "mnist")
     put(folder, "svhn-no-extra")

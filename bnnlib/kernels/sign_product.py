@@ -162,7 +162,7 @@ _own = threading.local()
 
 
 def _scratch(name: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Memory for one call, filled with anything: this thread's last of that name, if it's enough."""
+    """Memory for one call, filled with anything: the thread's last of that name, if it's enough."""
     held, size = getattr(_own, name, None), math.prod(shape) * dtype.itemsize
     if held is None or held.numel() < size:
         held = torch.empty(size, dtype=torch.uint8)
