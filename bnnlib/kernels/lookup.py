@@ -25,9 +25,9 @@ VECTORS = 4
 ENTRY_BYTES = VECTORS * VECTOR_BYTES  # a tile of table entries: 32 float32 or 64 int16 lanes
 SIGNS = list(product((-1, 1), repeat=4))  # code -> digits; the first row's digit is the slowest
 TRITS = list(product((-1, 0, 1), repeat=3))
-SHIFTED_BYTES = 20 * 1024  # of tables at a time: they stay in a first-level cache
-GATHERED_BYTES = 56 * 1024  # more, because here fewer steps share a pass over the sums
-GATHERED_ROWS = 1024  # of sums at a time
+TABLE_BYTES = 20 * 1024  # of tables at a time: they stay in a first-level cache
+LONE_TABLE_BYTES = 56 * 1024  # without taps: fewer steps share a pass over the sums, so more tables
+ROWS = 1024  # of sums at a time: they stay in a second-level cache
 TILES_TOGETHER = 4  # finished before they are written, in `gathered`
 
 _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -173,8 +173,10 @@ def stream(typing, like, source, target):
 
 @njit(nogil=True)
 def aligned(table):
-    """The first address in it that starts a cache line. Called where the table is used: Numba frees
-    an array after its last use."""
+    """The first address in it that starts a cache line.
+
+    Called where the table is used, and not before: Numba frees an array after its last use.
+    """
     return (table.ctypes.data + 63) // 64 * 64
 
 
@@ -183,29 +185,32 @@ def block_of_groups(groups, taps, lanes, reach, size):
     """(groups whose tables are kept at a time, lanes of an entry) in `shifted`."""
     quarter = ENTRY_BYTES // size // VECTORS
     width = (lanes + reach + quarter - 1) // quarter * quarter
-    return max(1, min(groups, SHIFTED_BYTES // (16 * width * size))), width
+    room = TABLE_BYTES if taps > 1 else LONE_TABLE_BYTES
+    return max(1, min(groups, room // (16 * width * size))), width
 
 
 @njit(nogil=True, cache=True)
 def shifted(planes, start, shifts, codes, step, row, out, first, last):
-    """Tiles first .. last - 1 of out (K, P) = the shifted product; K even, P in whole tiles.
+    """Pieces first .. last - 1 of out (K, P) = the shifted product; K even, P in whole tiles.
 
     planes (R, .) float32 or int16, R a multiple of 4: position p of plane r is
     planes[r, start + p], and shifted positions lie inside too. codes: the byte of output k in step
     s is codes[s * step + k * row]. Steps run over blocks of groups of four planes, in a block over
     shifts, in a shift over the block's groups: `block_of_groups` says how large a block is.
+    A piece is one tile of ROWS outputs; first the first tile's pieces, then the next one's.
     """
     size = planes.itemsize
     lanes, taps, groups = ENTRY_BYTES // size, len(shifts), planes.shape[0] // 4
-    left = -shifts.min()
+    left, pieces = -shifts.min(), shifted_pieces(out.shape[0])
     block, width = block_of_groups(groups, taps, lanes, left + shifts.max(), size)
     entry, stride = width * size, planes.strides[0]
     table = np.empty(block * 16 * entry + 64, np.uint8)
     offsets = np.empty(block * taps, np.int32)
-    sums = np.empty((out.shape[0], lanes), planes.dtype)
-    for t in range(first, last):
-        base = aligned(table)
-        sums[:] = 0
+    sums = np.empty((min(ROWS, out.shape[0]), lanes), planes.dtype)
+    for piece in range(first, last):
+        t, low = piece // pieces, piece % pieces * ROWS
+        high, base = min(low + ROWS, out.shape[0]), aligned(table)
+        sums[: high - low] = 0
         window = planes.ctypes.data + (start + t * lanes - left) * size
         for g in range(0, groups, block):
             count = min(block, groups - g)
@@ -217,12 +222,18 @@ def shifted(planes, start, shifts, codes, step, row, out, first, last):
                 for i in range(count):
                     offsets[s * count + i] = i * 16 * entry + (shifts[s] + left) * size
             here, steps = codes.ctypes.data + g * taps * step, taps * count
-            for k in range(0, out.shape[0], 2):
-                to = sums.ctypes.data + k * ENTRY_BYTES
+            for k in range(low, high, 2):
+                to = sums.ctypes.data + (k - low) * ENTRY_BYTES
                 add_entries(
                     planes, base, entry, offsets.ctypes.data, here + k * row, step, row, to, steps
                 )
-        out[:, t * lanes : (t + 1) * lanes] = sums
+        out[low:high, t * lanes : (t + 1) * lanes] = sums[: high - low]
+
+
+@njit(nogil=True, cache=True)
+def shifted_pieces(outputs):
+    """Into how many pieces `shifted` cuts a tile of so many outputs."""
+    return (outputs + ROWS - 1) // ROWS
 
 
 @njit(nogil=True, cache=True)
@@ -235,11 +246,11 @@ def gathered(grads, codes, start, shifts, group, out, first, last):
     are written, because memory is slow where short pieces lie far apart.
     """
     rows, lanes = len(shifts) * out.shape[1], ENTRY_BYTES // 4
-    sums = np.empty((TILES_TOGETHER, min(rows, GATHERED_ROWS), lanes), np.float32)
+    sums = np.empty((TILES_TOGETHER, min(rows, ROWS), lanes), np.float32)
     for t in range(first, last, TILES_TOGETHER):
         tiles = min(TILES_TOGETHER, last - t)
-        for low in range(0, rows, GATHERED_ROWS):
-            high = min(low + GATHERED_ROWS, rows)
+        for low in range(0, rows, ROWS):
+            high = min(low + ROWS, rows)
             for i in range(tiles):
                 part = sums[i, : high - low]
                 gather_tile(grads, codes, start, shifts, group, out.shape[1], t + i, low, part)
@@ -256,7 +267,7 @@ def gather_tile(grads, codes, start, shifts, group, width, tile, low, sums):
     entries, advance = (16, 4) if signs else (27, 1)
     table_bytes, stride, step = entries * ENTRY_BYTES, grads.strides[0], advance * codes.strides[0]
     groups = grads.shape[0] // group
-    block = min(groups, GATHERED_BYTES // table_bytes)
+    block = min(groups, LONE_TABLE_BYTES // table_bytes)
     table = np.empty(block * table_bytes + 64, np.uint8)
     offsets = (np.arange(block) * table_bytes).astype(np.int32)
     sums[:] = 0

@@ -108,7 +108,8 @@ def _shifted(x: Tensor, grid: _Grid, shifts: Tensor, codes: Tensor, outputs: int
     sums = _scratch("sums", (_up(outputs, 2), columns), dtype)
     arrays = planes.numpy(), grid.margin, shifts.numpy(), codes.numpy()
     arrays = *arrays, *codes.stride(), sums.numpy()
-    in_parts(lambda first, last: lookup.shifted(*arrays, first, last), columns // lanes)
+    pieces = columns // lanes * lookup.shifted_pieces(len(sums))
+    in_parts(lambda first, last: lookup.shifted(*arrays, first, last), pieces)
     return _images(sums, grid, outputs)
 
 
