@@ -28,7 +28,7 @@ class SignProduct(torch.autograd.Function):
         grid = _Grid(x)
         codes, ctx.codes = _weight_codes(weight, grid)
         ctx.dropped, ctx.grid, ctx.weight = dropped, grid, weight
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x.to(torch.int8))  # a quarter of the memory until the backward pass
         return _shifted(x, grid, grid.shifts, codes, weight.shape[0], torch.int16)
 
     @staticmethod
@@ -144,7 +144,7 @@ def _gathered(x: Tensor, grad: Tensor, grid: _Grid, dropped: bool, weight: Tenso
     """The gradient of the weight's signs (out, in, ...) from the inputs and that of the sums."""
     channels, outputs, group = x.shape[1], grad.shape[1], 3 if dropped else 4
     lanes = LANES[torch.float32]
-    rows = _scratch("planes", (_up(grid.positions, group), _up(outputs, lanes)), x.dtype).zero_()
+    rows = _scratch("planes", (_up(grid.positions, group), _up(outputs, lanes)), grad.dtype).zero_()
     grid.pixels(rows[: grid.positions, :outputs]).copy_(_channels_last(grad))
     codes = _trit_codes(x) if dropped else _sign_codes(x, grid)
     out = _memory(weight, (len(grid.shifts), _up(channels, 2), rows.shape[1]))
