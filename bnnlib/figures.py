@@ -1,4 +1,4 @@
-"""How the figures look, and the two that several notebooks draw. No numbers are judged here.
+"""How the figures look, and those that are drawn from run records. No numbers are judged here.
 
 One colour means one thing on every page. Sizes are for a page 760 pixels wide.
 """
@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from bnnlib import runs
+from bnnlib.factorial import Lines, test_errors
 
 # Seaborn's colour-blind palette, by what a colour stands for; other things take the spare ones.
-COLOURS = {"theano": "#0173b2", "torch7": "#de8f05", "float": "#029e73"}
+COLOURS = {"theano": "#0173b2", "torch7": "#de8f05", "float": "#029e73", "code": "#cc78bc"}
 CHANGED = "#d55e00"  # a recipe with one thing changed, beside its baseline
-SPARE = ("#cc78bc", "#ca9161", "#56b4e9", "#949494", "#ece133", "#fbafe4", CHANGED)
+SPARE = ("#ca9161", "#56b4e9", "#949494", "#ece133", "#fbafe4", CHANGED)
 WIDTH = 7.6  # inches; 729 of the page's 760 pixels
 STAND_IN = "stand-in data: not comparable with the paper"
 # Text stays text; nothing random or dated is written, and the font comes with Matplotlib: the same
@@ -46,7 +47,7 @@ def style() -> None:
 
 def colour(recipe: str, others: list[str]) -> str:
     """The fixed colour of a recipe's name, or a spare one by its place among `others`."""
-    for thing in ("float", "torch7", "theano"):
+    for thing in ("float", "code", "torch7", "theano"):
         if thing in recipe.split("-"):
             return COLOURS[thing]
     return SPARE[others.index(recipe) % len(SPARE)]
@@ -141,9 +142,9 @@ def effects(records: list[dict], baseline: str) -> Figure:
     axes.set_yticks(range(len(errors)), labels)
     axes.set_ylim(len(errors) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    _scale(
-        axes, "x", [v for values in errors.values() for v in values], "test error of each seed (%"
-    )
+    profiles = ", ".join(sorted({record["profile"] for record in records}))
+    label = f"test error of each seed, {profiles} profile (%"
+    _scale(axes, "x", [v for values in errors.values() for v in values], label)
     return _stamped(figure, records)
 
 
@@ -174,6 +175,31 @@ def _row_of_dots(axes: Axes, row: int, values: list[float], tint: str) -> None:
 def _mean_std(values: list[float]) -> tuple[float, float | None]:
     series = pd.Series(values)
     return float(series.mean()), float(series.std()) if len(values) > 1 else None
+
+
+def interaction(records: list[dict], lines: Lines, levels: list[str]) -> Figure:
+    """Test error of every run of a 2 x 2 experiment: a dot is one seed, a line joins two means.
+
+    Left and right are the second factor's `levels`, each line is one level of the first. Parallel
+    lines: neither factor changes what the other does.
+    """
+    if not records:
+        return nothing_to_draw()
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
+    for (label, names), tint in zip(lines.items(), ("theano", "torch7"), strict=True):
+        _line(axes, label, [test_errors(records, name) for name in names], COLOURS[tint])
+    axes.set_xticks(range(len(levels)), levels)
+    axes.set(xlim=(-0.4, len(levels) - 0.6), ylabel="test error of each seed (%)")
+    axes.grid(axis="x", visible=False)
+    axes.legend(frameon=False, fontsize="small")
+    return _stamped(figure, records)
+
+
+def _line(axes: Axes, label: str, groups: list[list[float]], tint: str) -> None:
+    for place, values in enumerate(groups):
+        axes.plot([place] * len(values), values, "o", color=tint, alpha=0.55, markersize=6, mew=0)
+    means = [pd.Series(values, dtype=float).mean() for values in groups]
+    axes.plot(means, color=tint, label=label if any(groups) else f"{label} (not run)")
 
 
 def _scale(axes: Axes, which: str, values, label: str) -> None:

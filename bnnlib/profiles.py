@@ -1,7 +1,7 @@
 """What a profile changes in a recipe. `paper` changes nothing.
 
 A shortened run compresses the learning-rate schedule, never cuts it off; a very short one also
-starts higher and ends sooner. A schedule of halvings is compressed to eight to ten of them: the
+starts higher and ends sooner. A schedule of halvings is compressed to four to ten stages: the
 hundred that the paper's words make of 1000 epochs on MNIST would, compressed, stop learning after
 a few. The rate is set by epoch, so in the shortest runs several halvings fall between two epochs.
 """
@@ -18,7 +18,7 @@ TINY = {
 
 HIGH_MNIST = {"learning_rate": 1e-2, "final_learning_rate": 1e-4}
 HIGH_CIFAR10 = {"learning_rate": 6e-3, "final_learning_rate": 3e-5}
-NINE_HALVINGS_IN_3 = {"learning_rate": 2**-6, "halve_every": 1 / 3}
+QUICK_HALVED = {"learning_rate": 2**-6, "halve_every": 0.5}
 
 QUICK_MLP = {"hidden": (512, 512, 512), "input_dropout": 0.0, "hidden_dropout": 0.0}
 QUICK_CONVNET = {"hidden": (16, 32, 64), "dense": 512, "batch_size": 100}
@@ -31,12 +31,12 @@ QUICK_SVHN = {
     "dense": 64,
     "batch_size": 50,
     "epochs": 3,
-    "train_images": 1_500,
+    "train_images": 1_000,
 }
 QUICK_GRADIENTS = {"hidden": (128, 128, 128), "epochs": 5, "train_images": 16_000}
 QUICK_SHIFT = {"hidden": (128, 128, 128), "epochs": 3, "train_images": 16_000, "halve_every": 0.5}
 QUICK_GAPS_MNIST = {"hidden": (256, 256, 256), "epochs": 3, "train_images": 16_000}
-QUICK_GAPS_CIFAR10 = {"hidden": (8, 16, 32), "dense": 128, "epochs": 2, "train_images": 10_000}
+QUICK_GAPS_CIFAR10 = {"hidden": (8, 16, 32), "dense": 128, "epochs": 2, "train_images": 5_000}
 
 EVENING_SVHN = {"epochs": 2, "train_images": 120_000}
 
@@ -59,22 +59,22 @@ SMOKE = {
 QUICK = {
     "mnist-theano": {**QUICK_MLP, **HIGH_MNIST, "epochs": 6},
     "mnist-theano-float": {**QUICK_MLP, **HIGH_MNIST, "epochs": 3},
-    "mnist-torch7": {**QUICK_MLP, **NINE_HALVINGS_IN_3, "epochs": 3},
-    "mnist-torch7-code": {**QUICK_MLP, **NINE_HALVINGS_IN_3, "epochs": 3},
+    "mnist-torch7": {**QUICK_MLP, **QUICK_HALVED, "epochs": 3},
+    "mnist-torch7-code": {**QUICK_MLP, **QUICK_HALVED, "epochs": 3},
     "cifar10-theano": QUICK_CIFAR10,
     "cifar10-theano-float": {**QUICK_CIFAR10, "epochs": 2},
-    "cifar10-torch7": {**QUICK_CONVNET, **NINE_HALVINGS_IN_3, "epochs": 3},
-    "cifar10-torch7-code": {**QUICK_CONVNET, **NINE_HALVINGS_IN_3, "epochs": 3},
+    "cifar10-torch7": {**QUICK_CONVNET, **QUICK_HALVED, "epochs": 2},
+    "cifar10-torch7-code": {**QUICK_CONVNET, **QUICK_HALVED, "epochs": 2},
     "svhn-theano": {**QUICK_SVHN, **HIGH_CIFAR10},
     "svhn-theano-float": {**QUICK_SVHN, **HIGH_CIFAR10},
-    "svhn-torch7": {**QUICK_SVHN, **NINE_HALVINGS_IN_3},
-    "svhn-torch7-code": {**QUICK_SVHN, **NINE_HALVINGS_IN_3},
+    "svhn-torch7": {**QUICK_SVHN, **QUICK_HALVED},
+    "svhn-torch7-code": {**QUICK_SVHN, **QUICK_HALVED},
     **_each(ablations.CIFAR10_ABLATIONS, QUICK_CIFAR10),
     **_each(ablations.GRADIENTS, QUICK_GRADIENTS),
     **_each(ablations.SHIFT, QUICK_SHIFT),
     **_each(ablations.GAPS_MNIST, {**QUICK_GAPS_MNIST, **HIGH_MNIST}),
     "gaps-mnist-width": {**QUICK_GAPS_MNIST, **HIGH_MNIST, "hidden": (128, 128, 128)},
-    "gaps-mnist-shift": {**QUICK_GAPS_MNIST, "halve_every": 1 / 3},
+    "gaps-mnist-shift": {**QUICK_GAPS_MNIST, "halve_every": 0.5},
     **_each(ablations.GAPS_CIFAR10, {**QUICK_GAPS_CIFAR10, **HIGH_CIFAR10}),
     "gaps-cifar10-shift": {**QUICK_GAPS_CIFAR10, "halve_every": 1 / 4},
 }

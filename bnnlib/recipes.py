@@ -24,6 +24,14 @@ def at_profile(recipe: Recipe, profile: str) -> Recipe:
     return replace(recipe, **PROFILES[profile].get(recipe.name, {}))
 
 
+def lasting(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe in another number of epochs, its schedule compressed or stretched; 0: as it is."""
+    if not epochs:
+        return recipe
+    halve_every = recipe.halve_every * epochs / recipe.epochs
+    return replace(recipe, epochs=epochs, halve_every=halve_every)
+
+
 def by_name(name: str) -> Recipe:
     """The named recipe. Raises ValueError for an unknown name."""
     for recipe in RECIPES:

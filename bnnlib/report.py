@@ -6,7 +6,8 @@ copes with an empty list of records.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import frexp
 
 import pandas as pd
 from IPython.display import HTML, Markdown, display
@@ -16,11 +17,25 @@ from bnnlib import figures, recipes, runs
 from bnnlib.claims import Claim, Result, answer, claims, context
 from bnnlib.figures import effects, history, learning_curves
 from bnnlib.metrics import Page, made_on, publish, save
+from bnnlib.outcomes import (
+    answers,
+    best_runs,
+    better_runs,
+    changes,
+    differences,
+    errors,
+    gap_sentences,
+    our_table_one,
+    spread,
+    table_one,
+)
 from bnnlib.recipes import Recipe
 
 # Defined elsewhere, offered to notebooks here.
 __all__ = ["Claim", "Page", "Result", "answer", "claims", "context", "publish", "save"]
 __all__ += ["effects", "history", "learning_curves"]
+__all__ += ["answers", "best_runs", "better_runs", "differences", "errors"]
+__all__ += ["changes", "gap_sentences", "our_table_one", "table_one"]
 
 
 def start(notebook: str, profile: str) -> Page:
@@ -45,28 +60,34 @@ def show_source(*objects) -> None:
 
 
 def recipe_table(chosen: Sequence[Recipe], profile: str) -> pd.DataFrame:
-    """Every value that has a source: in the paper, in the authors' code, ours at this profile."""
+    """Every value that has a source: in the paper, in the authors' code, ours at this profile.
+
+    Recipes that share their sources, and no others, can be set side by side.
+    """
+    sources, *others = (recipes.SOURCES[recipe.name] for recipe in chosen)
+    if any(table is not sources for table in others):
+        raise ValueError("recipes with sources of their own take tables of their own")
+    names = [recipe.name for recipe in chosen] if others else ["ours"]
     rows = [
         {
-            "recipe": recipe.name,
             "hyperparameter": field.replace("_", " "),
             "paper": source.paper,
             "authors' code": source.code,
-            f"ours ({profile})": _shown(getattr(recipes.at_profile(recipe, profile), field)),
-            "note": _note(recipe, profile, field, source.note),
+            **{
+                f"{name} ({profile})": _used(recipe, profile, field)
+                for name, recipe in zip(names, chosen, strict=True)
+            },
+            "note": source.note,
         }
-        for recipe in chosen
-        for field, source in recipes.SOURCES.get(recipe.name, {}).items()
+        for field, source in sources.items()
     ]
-    columns = ["recipe", "hyperparameter", "paper", "authors' code", f"ours ({profile})", "note"]
-    return pd.DataFrame(rows, columns=columns if len(chosen) > 1 else columns[1:])
+    return pd.DataFrame(rows)
 
 
-def _note(recipe: Recipe, profile: str, field: str, note: str) -> str:
-    """The source's note, and the recipe's own value where the profile changes it."""
+def _used(recipe: Recipe, profile: str, field: str) -> str:
+    """The recipe's value at a profile, and its own where the profile changes it."""
     own, used = getattr(recipe, field), getattr(recipes.at_profile(recipe, profile), field)
-    changed = [f"paper profile: {_shown(own)}"] if own != used else []
-    return "; ".join(([note] if note else []) + changed)
+    return _shown(used) + (f" (paper profile: {_shown(own)})" if own != used else "")
 
 
 def _shown(value) -> str:
@@ -75,6 +96,8 @@ def _shown(value) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return f"{len(value)} × {value[0]}" if len(set(value)) == 1 else ", ".join(map(str, value))
+    if isinstance(value, float) and 0 < value < 0.1 and frexp(value)[0] == 0.5:
+        return f"2^{frexp(value)[1] - 1}"  # as a shift-based rule has its rate
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -100,20 +123,6 @@ def _rule(claim: Claim) -> str:
     return f"{wanted} if the mean is {claim.criterion}{tail}"
 
 
-def table_one() -> pd.DataFrame:
-    """The paper's Table 1 as printed: test error in %; our claims first, then the other methods."""
-    names = {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10"}
-    binarized = {"group": "Binarized activations and weights, in training and test"}
-    ours = [
-        {**binarized, "method": f"BNN ({recipe})", "where": "both"}
-        | {data: claims()[f"{data}_{recipe.lower()}"].printed for data in names}
-        for recipe in ("Torch7", "Theano")
-    ]
-    frame = pd.DataFrame(ours + context()["table1"]).fillna("-")
-    columns = {"group": "group", "method": "method", **names, "where": "version of the paper"}
-    return frame[list(columns)].rename(columns=columns)
-
-
 def compare(results: Sequence[Result]) -> pd.DataFrame:
     """Claims beside what was obtained; `measured on` names profile and device."""
     rows = [
@@ -137,20 +146,13 @@ def _decimals(claim: Claim) -> int:
     return max(1, len(claim.printed.partition(".")[2]))
 
 
-def _spread(values: Sequence[float], decimals: int) -> str:
-    """mean ± sample standard deviation; the mean alone for one value."""
-    series = pd.Series(values, dtype=float)
-    deviation = f" ± {series.std():.{decimals}f}" if len(series) > 1 else ""
-    return f"{series.mean():.{decimals}f}{deviation}"
-
-
 def _ours(result: Result) -> str:
     if result.difference is None:
         return judging.NOT_RUN
     claim, decimals = result.claim, _decimals(result.claim)
     if not result.reference:
-        return f"{judging.with_unit(_spread(result.values, decimals), claim.unit)} (n = {result.n})"
-    judged, reference = (_spread(group, decimals) for group in (result.values, result.reference))
+        return f"{judging.with_unit(spread(result.values, decimals), claim.unit)} (n = {result.n})"
+    judged, reference = (spread(group, decimals) for group in (result.values, result.reference))
     return f"{judged} against {reference} % (n = {result.n}, {len(result.reference)})"
 
 
@@ -170,9 +172,14 @@ def _measured_on(result: Result) -> str:
     return f"{profiles} profile{', ' if devices else ''}{devices}" if profiles else ""
 
 
+def tell(sentences: Iterable[str]) -> None:
+    """Display computed sentences, one a line."""
+    display(Markdown("\n".join(f"- {line}" for line in sentences)))
+
+
 def verdict_text(results: Sequence[Result]) -> None:
     """Display one computed sentence per claim."""
-    display(Markdown("\n".join(f"- {sentence(result)}" for result in results)))
+    tell(map(sentence, results))
 
 
 def sentence(result: Result) -> str:

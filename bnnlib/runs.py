@@ -42,6 +42,7 @@ DETERMINING = (
     "optim",
     "preprocessing",
     "products",
+    "rules",
 )
 # What `dirty` looks at: everything that makes results, and nothing that they are made into.
 SOURCES = ("bnnlib", "notebooks", "tools", "Makefile", "requirements.txt")
@@ -102,6 +103,13 @@ def committed_paths(recipe: Recipe, profile: str, seed: int) -> list[Path]:
     """The committed records of a named recipe and seed, CUDA before CPU."""
     folder = COMMITTED / recipe.name / profile
     return [p for d in ("cuda", "cpu") if (p := folder / f"{d}-seed{seed}.json").exists()]
+
+
+def committed(recipe: Recipe, profile: str) -> list[dict]:
+    """All committed records of a named recipe at a profile, one per seed."""
+    folder = COMMITTED / recipe.name / profile
+    seeds = sorted({int(path.stem.split("-seed")[1]) for path in folder.glob("*-seed*.json")})
+    return [read_record(committed_paths(recipe, profile, seed)[0]) for seed in seeds]
 
 
 def digest(record: dict) -> str:

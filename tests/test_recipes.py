@@ -8,8 +8,9 @@ from bnnlib import models, optim, recipes
 from bnnlib.binarize import Binarization
 from bnnlib.fit import squared_hinge
 from bnnlib.layers import Normalization
-from bnnlib.optim import Multiplier, Rule
+from bnnlib.optim import Multiplier
 from bnnlib.recipes import MNIST_THEANO, RECIPES
+from bnnlib.rules import Rule
 
 KINDS = ("theano", "torch7", "torch7-code")
 
@@ -185,6 +186,14 @@ def test_a_halving_schedule_may_not_leave_the_powers_of_two_of_float32():
     with pytest.raises(ValueError, match="learning_rate must round to powers of two"):
         replace(words, halve_every=5.0)
     assert replace(words, halve_every=10.0).epochs == 1000
+
+
+def test_another_length_keeps_the_number_of_halvings():
+    words = recipes.lasting(recipes.MNIST_TORCH7, 100)
+    assert (words.epochs, words.halve_every) == (100, 1.0)
+    theano = recipes.lasting(MNIST_THEANO, 100)
+    assert theano == replace(MNIST_THEANO, epochs=100)
+    assert recipes.lasting(MNIST_THEANO, 0) == MNIST_THEANO
 
 
 def test_unknown_names_are_refused_with_the_choices():

@@ -125,12 +125,19 @@ def test_table_one_is_the_papers():
 def test_recipe_table_says_what_the_profile_changes():
     table = report.recipe_table([MNIST], "quick").set_index("hyperparameter")
     assert table.loc["epochs", "paper"] == "1000"
-    assert "paper profile: 1000" in table.loc["epochs", "note"]
+    assert table.loc["epochs", "ours (quick)"].endswith(" (paper profile: 1000)")
     assert table.loc["cancel saturated", "ours (quick)"] == "yes"
     untouched = report.recipe_table([MNIST], "paper").set_index("hyperparameter")
-    assert not untouched["note"].str.contains("paper profile").any()
-    both = report.recipe_table([MNIST, recipes.CIFAR10_THEANO], "paper")
-    assert set(both["recipe"]) == {"mnist-theano", "cifar10-theano"}
+    assert not untouched["ours (paper)"].str.contains("paper profile").any()
+
+
+def test_recipe_table_sets_recipes_side_by_side_that_share_their_sources():
+    words, code = recipes.MNIST_TORCH7, recipes.MNIST_TORCH7_CODE
+    table = report.recipe_table([words, code], "paper").set_index("hyperparameter")
+    halving = table.loc["halve every", ["mnist-torch7 (paper)", "mnist-torch7-code (paper)"]]
+    assert list(halving) == ["10", "20"]
+    with pytest.raises(ValueError, match="sources of their own"):
+        report.recipe_table([MNIST, words], "paper")
 
 
 def test_history_is_long():
@@ -182,6 +189,7 @@ def test_one_colour_means_one_thing():
     for name in ("mnist-theano", "cifar10-theano", "mnist-theano-first-epoch"):
         assert figures.colour(name, [name]) == figures.COLOURS["theano"]
     assert figures.colour("cifar10-theano-float", []) == figures.COLOURS["float"]
+    assert figures.colour("mnist-torch7", []) != figures.colour("mnist-torch7-code", [])
     assert figures.colour("a", ["a", "b"]) != figures.colour("b", ["a", "b"])
 
 
