@@ -1,7 +1,7 @@
 """What a profile changes in a recipe. `paper` changes nothing.
 
 A shortened run compresses the learning-rate schedule, never cuts it off; a very short one also
-starts higher and ends sooner. A schedule of halvings is compressed to four to ten stages: the
+starts higher and ends sooner. A schedule of halvings is compressed to six to ten stages: the
 hundred that the paper's words make of 1000 epochs on MNIST would, compressed, stop learning after
 a few. The rate is set by epoch, so in the shortest runs several halvings fall between two epochs.
 """
@@ -63,8 +63,8 @@ QUICK = {
     "mnist-torch7-code": {**QUICK_MLP, **QUICK_HALVED, "epochs": 3},
     "cifar10-theano": QUICK_CIFAR10,
     "cifar10-theano-float": {**QUICK_CIFAR10, "epochs": 2},
-    "cifar10-torch7": {**QUICK_CONVNET, **QUICK_HALVED, "epochs": 2},
-    "cifar10-torch7-code": {**QUICK_CONVNET, **QUICK_HALVED, "epochs": 2},
+    "cifar10-torch7": {**QUICK_CONVNET, **QUICK_HALVED, "epochs": 2, "halve_every": 1 / 3},
+    "cifar10-torch7-code": {**QUICK_CONVNET, **QUICK_HALVED, "epochs": 2, "halve_every": 1 / 3},
     "svhn-theano": {**QUICK_SVHN, **HIGH_CIFAR10},
     "svhn-theano-float": {**QUICK_SVHN, **HIGH_CIFAR10},
     "svhn-torch7": {**QUICK_SVHN, **QUICK_HALVED},
