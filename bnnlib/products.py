@@ -5,16 +5,16 @@ and optimizer walk through them in a line: `latent` makes them.
 """
 
 from enum import StrEnum
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnnlib import fused
 from bnnlib.binarize import binarize
 
-AVAILABLE = find_spec("numba") is not None
-FEWEST_PRODUCTS = 20_000_000  # multiply-adds of layer and batch, below which plain torch is as fast
+FEWEST_PRODUCTS = 100_000_000  # multiply-adds of layer and batch: below, torch's own are as fast
+FEWEST_CHANNELS = 64  # in and out: a table serves all of them, and making it must pay
 LARGEST_SUM = 32767  # of an int16
 
 
@@ -28,7 +28,7 @@ class Values(StrEnum):
 
 def arithmetic(device: str) -> str:
     """How products are formed on a device, for run records."""
-    look_up = device == "cpu" and AVAILABLE
+    look_up = device == "cpu" and fused.AVAILABLE
     return "look-up: int16 forward, float32 backward" if look_up else "float32"
 
 
@@ -65,10 +65,11 @@ def _pays(x: Tensor, weight: Tensor, values: Values, positions: int) -> bool:
     """Whether the look-up products apply, and are worth their overhead."""
     largest = weight[0].numel() * (2 if values is Values.DROPPED else 1)
     return (
-        AVAILABLE
+        fused.AVAILABLE
         and values is not Values.REAL
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and largest <= LARGEST_SUM
+        and min(weight.shape[:2]) >= FEWEST_CHANNELS
         and positions * weight.numel() >= FEWEST_PRODUCTS
     )

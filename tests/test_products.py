@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bnnlib import optim, products, rules
+from bnnlib import fused, optim, products, rules
 from bnnlib.binarize import binarize, sign
 from bnnlib.products import Values
 
-if not products.AVAILABLE:
+if not fused.AVAILABLE:
     pytest.skip("numba is not installed", allow_module_level=True)
 
 DENSE = [(100, 512, 256), (7, 13, 10), (1, 1, 1), (33, 65, 31), (200, 2100, 40)]
@@ -22,6 +22,7 @@ IMAGES = [(5, 16, 24, 8, 8), (3, 5, 9, 7, 6), (2, 128, 128, 16, 16), (1, 1, 1, 1
 def always(monkeypatch):
     """Take the look-up products whatever the size."""
     monkeypatch.setattr(products, "FEWEST_PRODUCTS", 0)
+    monkeypatch.setattr(products, "FEWEST_CHANNELS", 0)
 
 
 def inputs(shape: tuple[int, ...], values: Values, seed: int = 0) -> Tensor:
