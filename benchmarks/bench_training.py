@@ -4,7 +4,8 @@
 
 Each side runs in a process of its own, plain and ours in turn, so that both meet the same mood of
 the machine and peak memory can be told apart. A step is all of it: scaling, forward, backward,
-update, clipping. Leaves results/bench/training-<cpu|cuda>.json and prints a table.
+update, clipping; both sides have the settings of OpenMP and memory that bnnlib makes. Leaves
+results/bench/training-<cpu|cuda>.json and prints a table.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-LINES = 16
+LINES = 16  # channels copied at a time: a cache line of float32, and as many planes to follow
 
 
 @njit(nogil=True, cache=True)
