@@ -1,0 +1,186 @@
+"""The binary kernels on a CPU: `xnor_product` and `sign_bits`, over torch tensors and all threads.
+
+Same functions as in `reference`, but for the layout of packed weights: tiles of 128 output columns,
+as `xnor_product` explains. Weights of convolutions also hold what each tap's signs add up to.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from llvmlite import binding
+from torch import Tensor
+
+from bnnlib.kernels import reference, sign_bits, xnor_product
+from bnnlib.kernels.reference import PLANES, output_sides, words_for
+from bnnlib.kernels.threads import in_parts
+from bnnlib.kernels.xnor_product import COLUMNS, DIFFERENCES, ROWS, STEPS, WORDS_ACROSS
+
+LARGEST_BITS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # an infinity's: above is a NaN
+ALONE = 2**24  # signs multiplied, or bytes packed, that other threads would take longer to begin
+NO_BOUNDS = np.empty(0, np.int32)
+PIECES = 4  # for each thread, at least, where there are rows and columns enough
+
+
+@cache
+def looks_up() -> bool:
+    """Whether products look counts up in tables (AVX2) instead of counting the bits of words."""
+    features = binding.get_host_cpu_features()
+    counts = features.get("avx512vpopcntdq", False)
+    return bool(features.get("avx2", False) and not counts)
+
+
+def path() -> str:
+    """Which instructions products are made of here, for people."""
+    features = binding.get_host_cpu_features()
+    if looks_up():
+        return "AVX2 table look-up (VPSHUFB)"
+    if features.get("avx512vpopcntdq", False):
+        return "AVX-512 population count (VPOPCNTQ)"
+    return "population count, as LLVM lowers it"
+
+
+def _inputs(shape: tuple[int, ...]) -> int:
+    """Signs that an output sums."""
+    return math.prod(shape[1:])
+
+
+@cache
+def layout(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Shapes and dtypes of what `pack_weights` makes of weights of this shape."""
+    tiles, k = -(-shape[0] // COLUMNS), _inputs(shape)
+    if looks_up():
+        packed = (tiles, -(-k // (4 * STEPS)) * STEPS, COLUMNS), torch.uint8
+    else:
+        packed = (tiles, COLUMNS // WORDS_ACROSS, words_for(k), WORDS_ACROSS), torch.int64
+    if len(shape) == 2:
+        return [packed]
+    return [packed, ((shape[2] * shape[3], tiles * COLUMNS), torch.int32)]
+
+
+def pack_weights(w: Tensor) -> list[Tensor]:
+    """(N, K) -> [tiles]; (N, C, kh, kw) -> [tiles, tap sums (kh kw, N in whole tiles) int32].
+
+    A tile of the table's holds a byte for each half byte of a column, half bytes outside, columns
+    inside; of the others, words in quarters of 32 columns. Inputs go by kernel row, kernel column,
+    channel. Padding bits and columns are 0.
+    """
+    more = -len(w) % COLUMNS
+    signs = F.pad(w.movedim(1, -1).flatten(1) >= 0, (0, 0, 0, more))
+    if looks_up():
+        bits = F.pad(signs, (0, -signs.shape[1] % (4 * STEPS))).to(torch.uint8)
+        halves = (bits.unflatten(1, (-1, 4)) << torch.arange(4, dtype=torch.uint8)).sum(2)
+        tiles = halves.to(torch.uint8).unflatten(0, (-1, COLUMNS)).transpose(1, 2)
+    else:
+        words = reference.pack_bits(signs).unflatten(0, (-1, COLUMNS // WORDS_ACROSS, WORDS_ACROSS))
+        tiles = words.transpose(2, 3)
+    if w.dim() == 2:
+        return [_in_lines(tiles)]
+    return [_in_lines(tiles), F.pad(_tap_sums(w), (0, more))]
+
+
+def _tap_sums(w: Tensor) -> Tensor:
+    """(N, C, kh, kw) -> (kh kw, N) int32: what a tap's signs add up to."""
+    return (2 * (w >= 0).sum(1, dtype=torch.int32) - w.shape[1]).flatten(1).t()
+
+
+def _in_lines(x: Tensor) -> Tensor:
+    """A contiguous copy that begins a cache line: vectors of weights must not straddle two."""
+    room = torch.empty(x.numel() * x.itemsize + 64, dtype=torch.uint8)
+    start = -room.data_ptr() % 64
+    copy = room[start : start + x.numel() * x.itemsize].view(x.dtype).view(x.shape)
+    return copy.copy_(x)
+
+
+def _in_parts(kernel, count: int, work: int) -> None:
+    """Run kernel(first, last) over range(count), on this thread alone if there is little work."""
+    if work < ALONE:
+        kernel(0, count)
+    else:
+        in_parts(kernel, count)
+
+
+def pack_signs(x: Tensor) -> Tensor:
+    """(..., K) real -> words (..., ceil(K / 64)). Raises ValueError for a NaN."""
+    rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
+    words = torch.empty(len(rows), words_for(x.shape[-1]), dtype=torch.int64)
+    largest = LARGEST_BITS.get(x.dtype, 0)
+    array, out = (rows.view(torch.int16) if largest else rows).numpy(), words.numpy()
+    found = []
+    _in_parts(
+        lambda first, last: found.append(
+            sign_bits.signs(array, np.int16(largest), out, first, last)
+        ),
+        len(rows),
+        rows.numel() * rows.itemsize,
+    )
+    if any(found):
+        raise ValueError("a NaN has no sign")
+    return words.view(*x.shape[:-1], -1)
+
+
+def pack_planes(x: Tensor) -> Tensor:
+    """(..., K) uint8 -> (..., 8, ceil(K / 64))."""
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    words = torch.empty(len(rows), PLANES, words_for(x.shape[-1]), dtype=torch.int64)
+    arrays = rows.numpy(), words.numpy()
+    _in_parts(lambda *part: sign_bits.planes(*arrays, *part), len(rows), PLANES * rows.numel())
+    return words.view(*x.shape[:-1], PLANES, -1)
+
+
+def _results(rows: int, n: int, thresholds: Tensor | None) -> tuple[np.ndarray, ...]:
+    """Bounds in whole tiles, int32 sums and int64 words; the results not asked for are empty."""
+    if thresholds is None:
+        return NO_BOUNDS, np.empty((rows, n), np.int32), np.empty((rows, 0), np.int64)
+    bounds = np.full(-(-n // COLUMNS) * COLUMNS, xnor_product.NEVER, np.int32)
+    bounds[:n] = thresholds.numpy()
+    return bounds, np.empty((rows, 0), np.int32), np.empty((rows, words_for(n)), np.int64)
+
+
+def _parts(rows: int, tiles: int) -> tuple[int, int]:
+    """(pieces, column parts): rows are cut first, columns too where rows are few."""
+    blocks = -(-rows // ROWS)
+    wanted = PIECES * torch.get_num_threads()
+    across = min(tiles, -(-wanted // max(blocks, 1))) if blocks < wanted else 1
+    return blocks * across, across
+
+
+def xnor_matmul(
+    x: Tensor, w: list[Tensor], shape: tuple[int, int], thresholds: Tensor | None
+) -> Tensor:
+    """As `reference.xnor_matmul`."""
+    n, k = shape
+    rows = x.contiguous().numpy()
+    rows = rows.reshape(len(rows), -1, rows.shape[-1]).view(np.uint8)
+    tiles, (bounds, sums, bits) = w[0].numpy(), _results(len(rows), n, thresholds)
+    pieces, across = _parts(len(rows), len(tiles))
+    arrays = rows, tiles, k, DIFFERENCES, bounds, sums, bits, across
+    work = len(rows) * rows.shape[1] * n * k
+    _in_parts(lambda first, last: xnor_product.matmul(*arrays, first, last), pieces, work)
+    return torch.from_numpy(sums if thresholds is None else bits)
+
+
+def xnor_conv2d(
+    x: Tensor,
+    w: list[Tensor],
+    shape: tuple[int, int, int, int],
+    stride: int,
+    padding: int,
+    thresholds: Tensor | None,
+) -> Tensor:
+    """As `reference.xnor_conv2d`."""
+    n, channels, *kernel = shape
+    images = x.contiguous().numpy().view(np.uint64)
+    images = images.reshape(*images.shape[:3], -1, images.shape[-1])
+    sides = output_sides(images.shape[1:3], kernel, stride, padding)
+    pixels = len(images) * sides[0] * sides[1]
+    tiles, (bounds, sums, bits) = w[0].numpy(), _results(pixels, n, thresholds)
+    pieces, across = _parts(pixels, len(tiles))
+    geometry = (channels, *kernel, stride, padding, *sides)
+    arrays = images, tiles, w[1].numpy(), geometry, DIFFERENCES, bounds, sums, bits, across
+    work = pixels * images.shape[3] * n * _inputs(shape)
+    _in_parts(lambda first, last: xnor_product.conv2d(*arrays, first, last), pieces, work)
+    result = sums if thresholds is None else bits
+    return torch.from_numpy(result.reshape(len(images), *sides, -1))

@@ -1,0 +1,114 @@
+"""Packing signs and bit planes into words on the CPU, 64 numbers at a time. Numba, LLVM vectors."""
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+_BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+def _numbers(b: ir.IRBuilder, address, element: ir.Type, align: int):
+    """64 numbers at an address."""
+    vector = ir.VectorType(element, 64)
+    return b.load(b.inttoptr(address, vector.as_pointer()), align=align)
+
+
+def _word(b: ir.IRBuilder, bits):
+    return b.bitcast(bits, _LONG)
+
+
+def _splat(b: ir.IRBuilder, value, vector: ir.VectorType):
+    places = ir.VectorType(_INT, vector.count)
+    one = b.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_INT, 0))
+    return b.shuffle_vector(one, one, ir.Constant(places, [0] * vector.count))
+
+
+def _all(value, vector: ir.VectorType) -> ir.Constant:
+    return ir.Constant(vector, [value] * vector.count)
+
+
+@intrinsic
+def sign_word(typing, like, address):
+    """The word of [number >= 0] for the 64 numbers at an address, of the dtype of `like`.
+
+    int16 stands for the bits of a float16 or bfloat16, which agree in this: -0.0 is not below 0.
+    """
+    kind = like.dtype
+
+    def emit(context, b, signature, arguments):
+        numbers = _numbers(b, arguments[1], context.get_value_type(kind), kind.bitwidth // 8)
+        compare = b.fcmp_ordered if isinstance(kind, types.Float) else b.icmp_signed
+        bits = compare(">=", numbers, _all(0, numbers.type))
+        if kind == types.int16:
+            bits = b.or_(bits, b.icmp_signed("==", numbers, _all(-(2**15), numbers.type)))
+        return _word(b, bits)
+
+    return types.int64(like, types.intp), emit
+
+
+@intrinsic
+def nan_word(typing, like, address, largest):
+    """The word of [number is a NaN]; largest: the bits of an int16's infinity, as above."""
+    kind = like.dtype
+
+    def emit(context, b, signature, arguments):
+        numbers = _numbers(b, arguments[1], context.get_value_type(kind), kind.bitwidth // 8)
+        if isinstance(kind, types.Float):
+            return _word(b, b.fcmp_unordered("uno", numbers, numbers))
+        if kind != types.int16:
+            return ir.Constant(_LONG, 0)
+        size = b.and_(numbers, _all(2**15 - 1, numbers.type))
+        return _word(b, b.icmp_signed(">", size, _splat(b, arguments[2], numbers.type)))
+
+    return types.int64(like, types.intp, types.int16), emit
+
+
+@intrinsic
+def plane_word(typing, address, plane):
+    """The word of bit `plane` of the 64 bytes at an address."""
+
+    def emit(context, b, signature, arguments):
+        numbers = _numbers(b, arguments[0], _BYTE, 1)
+        mask = b.shl(ir.Constant(_BYTE, 1), b.trunc(arguments[1], _BYTE))
+        chosen = b.and_(numbers, _splat(b, mask, numbers.type))
+        return _word(b, b.icmp_unsigned("!=", chosen, _all(0, numbers.type)))
+
+    return types.int64(types.intp, types.intp), emit
+
+
+@njit(nogil=True, cache=True)
+def signs(x, largest, words, first, last):
+    """Rows first .. last - 1 of words (R, ceil(K / 64)) int64 = the signs of x (R, K).
+
+    largest: see `nan_word`. Returns whether there is a NaN among them.
+    """
+    whole, found = x.shape[1] // 64, 0
+    rest = np.empty(64, x.dtype)
+    rest[:] = -1
+    for r in range(first, last):
+        at = x.ctypes.data + r * x.strides[0]
+        for i in range(whole):
+            words[r, i] = sign_word(x, at)
+            found |= nan_word(x, at, largest)
+            at += 64 * x.itemsize
+        if whole < words.shape[1]:
+            rest[: x.shape[1] - 64 * whole] = x[r, 64 * whole :]
+            words[r, whole] = sign_word(x, rest.ctypes.data)
+            found |= nan_word(x, rest.ctypes.data, largest)
+    return found != 0
+
+
+@njit(nogil=True, cache=True)
+def planes(x, words, first, last):
+    """Rows first .. last - 1 of words (R, 8, ceil(K / 64)) int64 = the bit planes of x (R, K)."""
+    whole = x.shape[1] // 64
+    rest = np.zeros(64, np.uint8)
+    for r in range(first, last):
+        for i in range(words.shape[2]):
+            at = x.ctypes.data + r * x.strides[0] + 64 * i
+            if i == whole:
+                rest[: x.shape[1] - 64 * whole] = x[r, 64 * whole :]
+                at = rest.ctypes.data
+            for plane in range(8):
+                words[r, plane, i] = plane_word(at, plane)
