@@ -247,18 +247,27 @@ def load_network(path: Path) -> nn.Sequential:
         with safetensors.safe_open(path, framework="pt") as file:
             shape = json.loads(file.metadata()["shape"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        network = _from_shape(shape)
+        network = _from_shape(shape, max(tensor.numel() for tensor in tensors.values()))
         for name, layer in binary_layers(network).items():
             bits = unpack_bits(tensors[f"{name}.weight"], layer.weight[0].numel())
             tensors[f"{name}.weight"] = torch.where(bits, 1.0, -1.0).view_as(layer.weight)
         network.load_state_dict(tensors)
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path.name} is no intact network file: {error}") from error
     return network.eval()
 
 
-def _from_shape(shape: dict) -> nn.Sequential:
-    """An untrained deterministic network of the given shape; it never draws after this."""
+def _from_shape(shape: dict, widest: int) -> nn.Sequential:
+    """An untrained deterministic network of the given shape; it never draws after this.
+
+    Raises ValueError for a layer of more than `widest` units, before there is memory taken for it.
+    """
+    if shape["network"] not in ("mlp", "convnet"):
+        raise ValueError(f"network {shape['network']!r} is neither mlp nor convnet")
+    if not all(0 < width <= widest for width in (*shape["hidden"], shape["dense"] or 1)):
+        raise ValueError(
+            f"its widths {shape['hidden']}, {shape['dense']} are not those of its tensors"
+        )
     generator = torch.Generator()
     activations = Binarization(shape["activations"])
     if activations is Binarization.STOCHASTIC:  # noise acts in training only

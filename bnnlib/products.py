@@ -28,8 +28,8 @@ class Values(StrEnum):
 
 def arithmetic(device: str) -> str:
     """How products are formed on a device, for run records."""
-    look_up = device == "cpu" and fused.AVAILABLE
-    return "look-up: int16 forward, float32 backward" if look_up else "float32"
+    fast = device == "cpu" and fused.AVAILABLE
+    return "exact forward on bits, float32 backward by look-up" if fast else "float32"
 
 
 def latent(shape: tuple[int, ...]) -> Tensor:

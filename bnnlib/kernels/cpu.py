@@ -9,18 +9,17 @@ from functools import cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from llvmlite import binding
 from torch import Tensor
 
-from bnnlib.kernels import reference, sign_bits, xnor_product
+from bnnlib.kernels import sign_bits, xnor_product
 from bnnlib.kernels.reference import PLANES, output_sides, words_for
 from bnnlib.kernels.threads import in_parts
 from bnnlib.kernels.xnor_product import COLUMNS, DIFFERENCES, ROWS, STEPS, WORDS_ACROSS
 
 LARGEST_BITS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # an infinity's: above is a NaN
 ALONE = 2**24  # signs multiplied, or bytes packed, that other threads would take longer to begin
-NO_BOUNDS = np.empty(0, np.int32)
+NO_BOUNDS, NO_WORDS = np.empty(0, np.int32), torch.empty((1, 0), dtype=torch.int64)
 PIECES = 4  # for each thread, at least, where there are rows and columns enough
 
 
@@ -67,31 +66,29 @@ def pack_weights(w: Tensor) -> list[Tensor]:
     inside; of the others, words in quarters of 32 columns. Inputs go by kernel row, kernel column,
     channel. Padding bits and columns are 0.
     """
-    more = -len(w) % COLUMNS
-    signs = F.pad(w.movedim(1, -1).flatten(1) >= 0, (0, 0, 0, more))
-    if looks_up():
-        bits = F.pad(signs, (0, -signs.shape[1] % (4 * STEPS))).to(torch.uint8)
-        halves = (bits.unflatten(1, (-1, 4)) << torch.arange(4, dtype=torch.uint8)).sum(2)
-        tiles = halves.to(torch.uint8).unflatten(0, (-1, COLUMNS)).transpose(1, 2)
-    else:
-        words = reference.pack_bits(signs).unflatten(0, (-1, COLUMNS // WORDS_ACROSS, WORDS_ACROSS))
-        tiles = words.transpose(2, 3)
-    if w.dim() == 2:
-        return [_in_lines(tiles)]
-    return [_in_lines(tiles), F.pad(_tap_sums(w), (0, more))]
+    signs = w.detach() if w.dtype == torch.float32 else torch.where(w >= 0, 1.0, -1.0)
+    columns = signs.movedim(0, -1).movedim(0, -2).reshape(-1, len(w)).contiguous().numpy()
+    (shape, dtype), *sums = layout(tuple(w.shape))
+    tiles = _in_lines(shape, dtype)
+    pack = sign_bits.half_byte_tiles if dtype == torch.uint8 else sign_bits.word_tiles
+    _in_parts(lambda *part: pack(columns, tiles.numpy(), *part), shape[0], columns.size)
+    return [tiles, *(_tap_sums(columns, shape) for shape, _ in sums)]
 
 
-def _tap_sums(w: Tensor) -> Tensor:
-    """(N, C, kh, kw) -> (kh kw, N) int32: what a tap's signs add up to."""
-    return (2 * (w >= 0).sum(1, dtype=torch.int32) - w.shape[1]).flatten(1).t()
+def _tap_sums(columns: np.ndarray, shape: tuple[int, int]) -> Tensor:
+    """(taps C, N) -> (taps, N in whole tiles) int32: what a tap's signs add up to."""
+    sums = torch.empty(shape, dtype=torch.int32)
+    arrays = columns, sums.numpy()
+    _in_parts(lambda *part: sign_bits.sums_of_taps(*arrays, *part), shape[0], columns.size)
+    return sums
 
 
-def _in_lines(x: Tensor) -> Tensor:
-    """A contiguous copy that begins a cache line: vectors of weights must not straddle two."""
-    room = torch.empty(x.numel() * x.itemsize + 64, dtype=torch.uint8)
+def _in_lines(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Uninitialized memory that begins a cache line: vectors of weights must not straddle two."""
+    size = math.prod(shape) * dtype.itemsize
+    room = torch.empty(size + 64, dtype=torch.uint8)
     start = -room.data_ptr() % 64
-    copy = room[start : start + x.numel() * x.itemsize].view(x.dtype).view(x.shape)
-    return copy.copy_(x)
+    return room[start : start + size].view(dtype).view(shape)
 
 
 def _in_parts(kernel, count: int, work: int) -> None:
@@ -104,7 +101,7 @@ def _in_parts(kernel, count: int, work: int) -> None:
 
 def pack_signs(x: Tensor) -> Tensor:
     """(..., K) real -> words (..., ceil(K / 64)). Raises ValueError for a NaN."""
-    rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
+    rows = x.detach().reshape(x.shape[:-1].numel(), x.shape[-1]).contiguous()
     words = torch.empty(len(rows), words_for(x.shape[-1]), dtype=torch.int64)
     largest = LARGEST_BITS.get(x.dtype, 0)
     array, out = (rows.view(torch.int16) if largest else rows).numpy(), words.numpy()
@@ -118,25 +115,30 @@ def pack_signs(x: Tensor) -> Tensor:
     )
     if any(found):
         raise ValueError("a NaN has no sign")
-    return words.view(*x.shape[:-1], -1)
+    return words.view(*x.shape[:-1], words.shape[-1])
 
 
 def pack_planes(x: Tensor) -> Tensor:
     """(..., K) uint8 -> (..., 8, ceil(K / 64))."""
-    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    rows = x.reshape(x.shape[:-1].numel(), x.shape[-1]).contiguous()
     words = torch.empty(len(rows), PLANES, words_for(x.shape[-1]), dtype=torch.int64)
     arrays = rows.numpy(), words.numpy()
     _in_parts(lambda *part: sign_bits.planes(*arrays, *part), len(rows), PLANES * rows.numel())
-    return words.view(*x.shape[:-1], PLANES, -1)
+    return words.view(*x.shape[:-1], *words.shape[1:])
 
 
-def _results(rows: int, n: int, thresholds: Tensor | None) -> tuple[np.ndarray, ...]:
-    """Bounds in whole tiles, int32 sums and int64 words; the results not asked for are empty."""
+def _results(
+    rows: int, n: int, thresholds: Tensor | None, sums: Tensor | None
+) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Bounds in whole tiles, sums (rows, n), words (rows, .); what is not asked for is empty."""
+    if sums is not None:
+        return NO_BOUNDS, sums.view(rows, n), NO_WORDS.expand(rows, 0)
     if thresholds is None:
-        return NO_BOUNDS, np.empty((rows, n), np.int32), np.empty((rows, 0), np.int64)
+        return NO_BOUNDS, torch.empty((rows, n), dtype=torch.int32), NO_WORDS.expand(rows, 0)
     bounds = np.full(-(-n // COLUMNS) * COLUMNS, xnor_product.NEVER, np.int32)
     bounds[:n] = thresholds.numpy()
-    return bounds, np.empty((rows, 0), np.int32), np.empty((rows, words_for(n)), np.int64)
+    words = torch.empty((rows, words_for(n)), dtype=torch.int64)
+    return bounds, torch.empty((rows, 0), dtype=torch.int32), words
 
 
 def _parts(rows: int, tiles: int) -> tuple[int, int]:
@@ -148,18 +150,23 @@ def _parts(rows: int, tiles: int) -> tuple[int, int]:
 
 
 def xnor_matmul(
-    x: Tensor, w: list[Tensor], shape: tuple[int, int], thresholds: Tensor | None
+    x: Tensor,
+    w: list[Tensor],
+    shape: tuple[int, int],
+    thresholds: Tensor | None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """As `reference.xnor_matmul`."""
+    """As `reference.xnor_matmul`; out: where the sums go, (M, N) of any number type."""
     n, k = shape
     rows = x.contiguous().numpy()
-    rows = rows.reshape(len(rows), -1, rows.shape[-1]).view(np.uint8)
-    tiles, (bounds, sums, bits) = w[0].numpy(), _results(len(rows), n, thresholds)
+    planes = rows.shape[1] if rows.ndim == 3 else 1
+    rows = rows.reshape(len(rows), planes, rows.shape[-1]).view(np.uint8)
+    tiles, (bounds, sums, bits) = w[0].numpy(), _results(len(rows), n, thresholds, out)
     pieces, across = _parts(len(rows), len(tiles))
-    arrays = rows, tiles, k, DIFFERENCES, bounds, sums, bits, across
-    work = len(rows) * rows.shape[1] * n * k
+    arrays = rows, tiles, k, DIFFERENCES, bounds, sums.numpy(), bits.numpy(), across
+    work = len(rows) * planes * n * k
     _in_parts(lambda first, last: xnor_product.matmul(*arrays, first, last), pieces, work)
-    return torch.from_numpy(sums if thresholds is None else bits)
+    return sums if thresholds is None else bits
 
 
 def xnor_conv2d(
@@ -169,18 +176,21 @@ def xnor_conv2d(
     stride: int,
     padding: int,
     thresholds: Tensor | None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """As `reference.xnor_conv2d`."""
+    """As `reference.xnor_conv2d`; out: where the sums go, (B, Ho, Wo, N) of any number type."""
     n, channels, *kernel = shape
     images = x.contiguous().numpy().view(np.uint64)
-    images = images.reshape(*images.shape[:3], -1, images.shape[-1])
+    planes = images.shape[3] if images.ndim == 5 else 1
+    images = images.reshape(*images.shape[:3], planes, images.shape[-1])
     sides = output_sides(images.shape[1:3], kernel, stride, padding)
     pixels = len(images) * sides[0] * sides[1]
-    tiles, (bounds, sums, bits) = w[0].numpy(), _results(pixels, n, thresholds)
+    tiles, (bounds, sums, bits) = w[0].numpy(), _results(pixels, n, thresholds, out)
     pieces, across = _parts(pixels, len(tiles))
     geometry = (channels, *kernel, stride, padding, *sides)
-    arrays = images, tiles, w[1].numpy(), geometry, DIFFERENCES, bounds, sums, bits, across
-    work = pixels * images.shape[3] * n * _inputs(shape)
+    arrays = images, tiles, w[1].numpy(), geometry, DIFFERENCES, bounds
+    arrays = *arrays, sums.numpy(), bits.numpy(), across
+    work = pixels * planes * n * _inputs(shape)
     _in_parts(lambda first, last: xnor_product.conv2d(*arrays, first, last), pieces, work)
     result = sums if thresholds is None else bits
-    return torch.from_numpy(result.reshape(len(images), *sides, -1))
+    return result.view(len(images), *sides, result.shape[-1])

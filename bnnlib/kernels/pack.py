@@ -14,35 +14,43 @@ def step_of(group, tap, block, groups, taps):
 
 
 @njit(nogil=True, cache=True)
-def weight_codes(weights, forward, block, backward, back_block, first, last):
-    """Codes of rows 4 * first .. 4 * last - 1 of weights (T, R, N) float32, by their signs.
+def column_codes(weights, codes, first, last):
+    """Steps first .. last - 1 of codes (ceil(R / 4), N or wider), from weights (R, N) float32.
 
-    forward (T * ceil(R / 4), N or wider): four rows of one column, for outputs n. backward
-    (R or more, T * ceil(N / 4)): four columns of one row, for outputs r. Both uint8, the first of
-    the four in the highest bit; what lies outside counts as -1.
+    A code is the signs of four rows of one column, for a dense layer's forward product: uint8, the
+    first of the four in the highest bit; what lies outside counts as -1.
     """
-    taps, rows, columns = weights.shape
-    groups, back_groups = (rows + 3) // 4, (columns + 3) // 4
-    bits = np.zeros((4, back_groups * 4), np.uint8)
+    rows, columns = weights.shape
     for g in range(first, last):
-        for t in range(taps):
-            for i in range(4):
-                if 4 * g + i < rows:
-                    for n in range(columns):
-                        bits[i, n] = weights[t, 4 * g + i, n] >= 0
-                else:
-                    bits[i] = 0
-            to = forward[step_of(g, t, block, groups, taps)]
+        to = codes[g]
+        to[:] = 0
+        for i in range(min(4, rows - 4 * g)):
+            row, bit = weights[4 * g + i], np.uint8(8 >> i)
             for n in range(columns):
-                to[n] = bits[0, n] << 3 | bits[1, n] << 2 | bits[2, n] << 1 | bits[3, n]
-            for i in range(min(4, rows - 4 * g)):
-                for q in range(0, back_groups, back_block):
-                    count = min(back_block, back_groups - q)
-                    s = step_of(q, t, back_block, back_groups, taps)
-                    out, of = backward[4 * g + i, s : s + count], bits[i, 4 * q :]
-                    for j in range(count):
-                        n = 4 * j
-                        out[j] = of[n] << 3 | of[n + 1] << 2 | of[n + 2] << 1 | of[n + 3]
+                to[n] |= bit if row[n] >= 0 else np.uint8(0)
+
+
+@njit(nogil=True, cache=True)
+def row_codes(weights, codes, block, first, last):
+    """Rows first .. last - 1 of codes (R or more, T * ceil(N / 4)), from weights (T, R, N) float32.
+
+    A code is the signs of four columns of one row, for the gradient of the input; the order of
+    steps is that of `lookup.shifted` with `block` groups at a time.
+    """
+    taps, _, columns = weights.shape
+    groups = (columns + 3) // 4
+    bits = np.zeros(groups * 4, np.uint8)
+    for r in range(first, last):
+        for t in range(taps):
+            for n in range(columns):
+                bits[n] = weights[t, r, n] >= 0
+            for q in range(0, groups, block):
+                count = min(block, groups - q)
+                s = step_of(q, t, block, groups, taps)
+                out, of = codes[r, s : s + count], bits[4 * q :]
+                for j in range(count):
+                    n = 4 * j
+                    out[j] = of[n] << 3 | of[n + 1] << 2 | of[n + 2] << 1 | of[n + 3]
 
 
 @njit(nogil=True, cache=True)

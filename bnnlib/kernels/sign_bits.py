@@ -112,3 +112,49 @@ def planes(x, words, first, last):
                 at = rest.ctypes.data
             for plane in range(8):
                 words[r, plane, i] = plane_word(at, plane)
+
+
+@njit(nogil=True, cache=True)
+def half_byte_tiles(weights, tiles, first, last):
+    """Tiles first .. last - 1 of the signs of weights (K, N): (tiles, steps, columns) uint8.
+
+    Step s holds rows 4 s to 4 s + 3, the first in the lowest bit. What lies outside is 0.
+    """
+    width = tiles.shape[2]
+    for t in range(first, last):
+        low, high = t * width, min((t + 1) * width, weights.shape[1])
+        for s in range(tiles.shape[1]):
+            to = tiles[t, s]
+            to[:] = 0
+            for i in range(min(4, weights.shape[0] - 4 * s)):
+                row, bit = weights[4 * s + i, low:high], np.uint8(1 << i)
+                for n in range(high - low):
+                    to[n] |= bit if row[n] >= 0 else np.uint8(0)
+
+
+@njit(nogil=True, cache=True)
+def word_tiles(weights, tiles, first, last):
+    """The same in words: (tiles, parts, words, columns of a part) int64."""
+    width = tiles.shape[3]
+    for part in range(first * tiles.shape[1], last * tiles.shape[1]):
+        low, high = part * width, min((part + 1) * width, weights.shape[1])
+        for s in range(tiles.shape[2]):
+            to = tiles[part // tiles.shape[1], part % tiles.shape[1], s]
+            to[:] = 0
+            for i in range(min(64, weights.shape[0] - 64 * s)):
+                row = weights[64 * s + i, low : max(low, high)]
+                for n in range(len(row)):
+                    to[n] |= np.int64(row[n] >= 0) << i
+
+
+@njit(nogil=True, cache=True)
+def sums_of_taps(weights, sums, first, last):
+    """Taps first .. last - 1 of sums (taps, N or more) int32: the signs of weights (taps C, N)."""
+    channels = weights.shape[0] // sums.shape[0]
+    for tap in range(first, last):
+        to = sums[tap]
+        to[:] = 0
+        for c in range(tap * channels, (tap + 1) * channels):
+            row = weights[c]
+            for n in range(len(row)):
+                to[n] += np.int32(1) if row[n] >= 0 else np.int32(-1)

@@ -1,7 +1,8 @@
-"""A binary layer's product with its input and both gradients, by the look-up kernels. CPU only.
+"""A binary layer's product with its input, on bits, and both gradients, by look-up. CPU only.
 
-The input (B, C) or (B, C, H, W) holds signs, or {-2, 0, 2} behind a dropout of one half; weights
-(out, in) or (out, in, 3, 3) count by their signs. Sums of the forward pass are int16 and exact.
+The input (B, C) or (B, C, H, W) holds signs, or (B, C) {-2, 0, 2} behind a dropout of one half;
+weights (out, in) or (out, in, 3, 3) count by their signs. Sums of the forward pass are exact: of
+signs those of the packed kernels, behind a dropout int16 ones by look-up.
 """
 
 import math
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnnlib.kernels import lookup, pack
+from bnnlib.kernels import cpu, lookup, pack
 from bnnlib.kernels.threads import in_parts
 
 LANES = {torch.int16: 64, torch.float32: 32}  # of a tile
@@ -25,16 +26,18 @@ class SignProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-        grid = _Grid(x)
-        codes, ctx.codes = _weight_codes(weight, grid)
-        ctx.dropped, ctx.grid, ctx.weight = dropped, grid, weight
+        ctx.dropped, ctx.grid, ctx.weight = dropped, _Grid(x), weight
         ctx.save_for_backward(x.to(torch.int8))  # a quarter of the memory until the backward pass
-        return _shifted(x, grid, grid.shifts, codes, weight.shape[0], torch.int16)
+        if not dropped:
+            return _on_bits(x, weight)
+        codes = _column_codes(weight)
+        return _shifted(x, ctx.grid, ctx.grid.shifts, codes, weight.shape[0], torch.int16)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         (x,), grid = ctx.saved_tensors, ctx.grid
-        grad_x = _shifted(grad, grid, -grid.shifts, ctx.codes.t(), x.shape[1], torch.float32)
+        codes = _row_codes(ctx.weight, grid)
+        grad_x = _shifted(grad, grid, -grid.shifts, codes.t(), x.shape[1], torch.float32)
         return grad_x, _gathered(x, grad, grid, ctx.dropped, ctx.weight), None
 
 
@@ -73,29 +76,46 @@ def _up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def _weight_codes(weight: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
-    """(out, in, ...) -> codes for the forward product, (steps, out), and for the input's gradient,
-    (in, steps); rows of odd length in cache lines, so that a column's codes don't collide.
-    """
-    taps = len(grid.shifts)
+def _on_bits(x: Tensor, weight: Tensor) -> Tensor:
+    """The forward product of signs x (B, C, ...) -> (B, out, ...) float32."""
+    words, tiles = cpu.pack_signs(_channels_last(x)), cpu.pack_weights(weight)
+    if x.dim() == 2:
+        out = torch.empty(len(x), len(weight))
+        cpu.xnor_matmul(words, tiles, weight.shape, None, out)
+        return out
+    shape = len(x), len(weight), *x.shape[2:]
+    out = torch.empty(shape, memory_format=torch.channels_last)
+    cpu.xnor_conv2d(words, tiles, weight.shape, 1, 1, None, _channels_last(out))
+    return out
+
+
+def _column_codes(weight: Tensor) -> Tensor:
+    """(out, in) -> codes for the forward product, (groups of inputs, out)."""
+    memory = weight.detach().t()
+    codes = _odd_lines(_up(len(memory), 4) // 4, memory.shape[1])
+    arrays = memory.numpy(), codes.numpy()
+    in_parts(lambda *part: pack.column_codes(*arrays, *part), _up(len(memory), 4) // 4)
+    return codes
+
+
+def _row_codes(weight: Tensor, grid: _Grid) -> Tensor:
+    """(out, in, ...) -> codes for the input's gradient, (in, steps)."""
+    taps, (outputs, inputs) = len(grid.shifts), weight.shape[:2]
     memory = weight.detach().movedim(1, 0).movedim(1, -1)  # (in, ..., out)
-    memory = memory.movedim(0, -2).reshape(taps, weight.shape[1], weight.shape[0])
-    groups, back_groups = (_up(size, 4) // 4 for size in memory.shape[1:])
-    block, back_block = (
-        lookup.block_of_groups(count, taps, lanes, 2 * grid.margin, dtype.itemsize)[0]
-        for count, (dtype, lanes) in zip((groups, back_groups), LANES.items(), strict=True)
-    )
-    if taps == 1:  # then the order of steps is that of the groups, whatever the blocks
-        block, back_block = groups, back_groups
-    forward = _odd_lines(taps * groups, memory.shape[2])
-    backward = _odd_lines(memory.shape[1], taps * back_groups)
-    arrays = memory.numpy(), forward.numpy(), block, backward.numpy(), back_block
-    in_parts(lambda first, last: pack.weight_codes(*arrays, first, last), groups)
-    return forward, backward
+    memory = memory.movedim(0, -2).reshape(taps, inputs, outputs)
+    groups, lanes = _up(outputs, 4) // 4, LANES[torch.float32]
+    block = groups  # without taps the order of steps is that of the groups, whatever the blocks
+    if taps > 1:
+        block = lookup.block_of_groups(groups, taps, lanes, 2 * grid.margin, 4)[0]
+    codes = _odd_lines(inputs, taps * groups)
+    arrays = memory.numpy(), codes.numpy(), block
+    in_parts(lambda *part: pack.row_codes(*arrays, *part), inputs)
+    return codes
 
 
 def _odd_lines(rows: int, columns: int) -> Tensor:
-    """Zeros (even rows, even columns) uint8 whose rows are an odd number of cache lines apart."""
+    """Zeros (even rows, even columns) uint8 whose rows are an odd number of cache lines apart, so
+    that a column's codes don't collide in the caches."""
     lines = _up(columns + 1, 64) // 64 | 1
     return torch.zeros(_up(rows, 2), 64 * lines, dtype=torch.uint8)[:, : _up(columns, 2)]
 

@@ -1,0 +1,303 @@
+"""Networks that run on bits: packed from the first hidden layer to the last, exact to the bit.
+
+`bnnlib.folding` says what is computed and why it is the same; this module keeps it packed, between
+the products of `bnnlib.xnor`. Activations are words (B, words of N), or images (B, H, W, words of
+N). On the command line: python -m bnnlib.packed MODEL IMAGE...
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bnnlib.folding import Block, blocks, fold, reads_pixels
+from bnnlib.kernels.reference import WORD
+from bnnlib.layers import ScaleInput
+from bnnlib.models import CONVNET_CHANNELS, CONVNET_SIDE, load_network
+from bnnlib.xnor import (
+    PackedWeights,
+    pack_planes,
+    pack_signs,
+    pack_weights,
+    unpack_signs,
+    xnor_conv2d,
+    xnor_matmul,
+)
+
+CHUNK = 2**24  # bytes that first layers read or write at once: small beside a machine's memory,
+# yet 20,000 MNIST or 256 CIFAR-10 images, as many as keep all processors busy
+DIGITS, PICTURES = (28, 28), (CONVNET_CHANNELS, CONVNET_SIDE, CONVNET_SIDE)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelInput:
+    """uint8 images -> their bit planes, which the first packed layer reads."""
+
+    dtype = torch.uint8
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return pack_planes(images.movedim(1, -1) if images.dim() == 4 else images.flatten(1))
+
+
+@dataclass(frozen=True, eq=False)
+class RealInput:
+    """Other images -> words: the network's own first layer in float32, then the signs, packed."""
+
+    scale: ScaleInput
+    dtype: torch.dtype
+    block: Block
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return pack_signs(self.block(self.scale(images)).movedim(1, -1))
+
+
+@dataclass(frozen=True, eq=False)
+class PackedLayer:
+    """Words, or planes, -> words: product, thresholds, pooling."""
+
+    weights: PackedWeights
+    thresholds: Tensor  # (N,) int32
+    pooled: bool
+    flipped: Tensor | None  # words of N, the rows that changed sign, where pooling has any
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(self.weights.shape) == 2:
+            return xnor_matmul(_rows(x, self.weights.shape[1]), self.weights, self.thresholds)
+        words = xnor_conv2d(x, self.weights, padding=1, thresholds=self.thresholds)
+        return max_pool(words, self.flipped) if self.pooled else words
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The last layer: words -> (B, 10) float32."""
+
+    weights: PackedWeights
+    bias: Tensor
+    normalization: nn.Module
+
+    def __call__(self, words: Tensor) -> Tensor:
+        return self.normalization(xnor_matmul(words, self.weights).float() + self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedNetwork:
+    """Images (B, *shape) -> scores (B, 10) float32; made by `pack` or `load`, for one device.
+
+    Shape is (28, 28) or (3, 32, 32). Images are uint8 pixels, or for networks trained on whitened
+    or contrast-normalized images float32, normalized likewise: `first.dtype`.
+    """
+
+    shape: tuple[int, ...]
+    first: PixelInput | RealInput
+    layers: tuple[PackedLayer, ...]
+    scores: Scores
+    at_once: int  # images to a chunk
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Raises ValueError, naming both, for images of another dtype, shape or device."""
+        return torch.cat([self._scores(chunk) for chunk in images.split(self.at_once)])
+
+    def hidden(self, images: Tensor) -> Iterator[Tensor]:
+        """Yields the words of each hidden layer, pooled, first to last; unpack with `unpack_signs`.
+
+        All images go at once. Raises as a call does.
+        """
+        self._check(images)
+        x = self.first(images)
+        if isinstance(self.first, RealInput):
+            yield x
+        for layer in self.layers:
+            x = layer(x)
+            yield x
+
+    def packed_bytes(self) -> int:
+        """What it occupies: about a bit a weight, two on CPUs that look products up in tables, and
+        32 a weight of a real first layer."""
+        held = [self.scores.bias, *self.scores.normalization.state_dict().values()]
+        held += self.scores.weights.tensors
+        for layer in self.layers:
+            held += [*layer.weights.tensors, layer.thresholds]
+            held += [] if layer.flipped is None else [layer.flipped]
+        if isinstance(self.first, RealInput):
+            block = self.first.block
+            held += [block.signs, block.bias, *block.normalization.state_dict().values()]
+        return sum(tensor.nbytes for tensor in held)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        for words in self.hidden(images):  # noqa: B007
+            pass
+        return self.scores(words)
+
+    def _check(self, images: Tensor) -> None:
+        dtype, device = self.first.dtype, self.scores.bias.device
+        if images.dtype != dtype or images.shape[1:] != self.shape or images.device != device:
+            wanted = ", ".join(map(str, self.shape))
+            raise ValueError(
+                f"this network reads images (B, {wanted}) of {dtype} on {device}, but got "
+                f"{tuple(images.shape)} of {images.dtype} on {images.device}"
+            )
+
+
+def _rows(x: Tensor, k: int) -> Tensor:
+    """What a dense layer of k inputs reads: words (B, H, W, words of C), k = H W C -> (B, words of
+    k), by row, column, channel; words or planes of rows stay as they are."""
+    if x.dim() != 4:
+        return x
+    channels = k // (x.shape[1] * x.shape[2])
+    if channels % WORD == 0:
+        return x.flatten(1)
+    return pack_signs(unpack_signs(x, channels).flatten(1))  # closes the gaps between channels
+
+
+def max_pool(words: Tensor, flipped: Tensor | None) -> Tensor:
+    """2x2: words (B, H, W, words of N), H and W even -> (B, H / 2, W / 2, words of N).
+
+    flipped: words of N, 1 for channels that pool by AND; the others, and all if None, by OR.
+    """
+    above, below = words[:, 0::2], words[:, 1::2]
+    either = above | below
+    either = either[:, :, 0::2] | either[:, :, 1::2]
+    if flipped is None:
+        return either
+    both = above & below
+    both = both[:, :, 0::2] & both[:, :, 1::2]
+    return either ^ ((either ^ both) & flipped)
+
+
+def pack(network: nn.Sequential) -> PackedNetwork:
+    """The network, as `models.build` makes it, on bits; for the device that it is on.
+
+    A copy: what later happens to `network` does not reach it. It computes what `folding.reference`
+    does, every hidden bit and score; what `network` does in evaluation mode, but for rounding.
+    Raises ValueError for a float twin, for real activations and for values that are not finite.
+    """
+    parts = blocks(network)
+    shape = DIGITS if parts[0].signs.dim() == 2 else PICTURES
+    hidden = list(pairwise((None, *parts)))[:-1]
+    blank = torch.zeros(1, *shape, dtype=torch.uint8, device=parts[0].bias.device)
+    if reads_pixels(network):
+        first = PixelInput()
+        largest = first(blank).nbytes
+    else:
+        first, hidden = RealInput(*_scaling(network[0]), parts[0]), hidden[1:]
+        largest = parts[0](blank.float()).nbytes
+    layers = tuple(_packed_layer(before, block) for before, block in hidden)
+    scores = Scores(pack_weights(parts[-1].signs), parts[-1].bias, parts[-1].normalization)
+    return PackedNetwork(shape, first, layers, scores, max(1, CHUNK // largest))
+
+
+def _scaling(scale: ScaleInput) -> tuple[ScaleInput, torch.dtype]:
+    """A copy, and what it scales. Pixels of 8 bits vary by more than 1, so that a network scales
+    them by less; images that training had whitened or contrast-normalized it scales by 1 or more.
+    """
+    return deepcopy(scale), torch.uint8 if scale.scale < 1 else torch.float32
+
+
+def _packed_layer(before: Block | None, block: Block) -> PackedLayer:
+    """block, behind `before`; None if it reads the images."""
+    thresholds, flipped = fold(block)
+    signs = torch.where(flipped, -1.0, 1.0).view(-1, *(1,) * (block.signs.dim() - 1)) * block.signs
+    if before is not None and before.signs.dim() == 4 and signs.dim() == 2:
+        channels = len(before.signs)  # networks flatten by channel, row, column, words by `_rows`
+        signs = signs.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
+    by_and = block.pooled and bool(flipped.any())
+    mask = pack_signs(torch.where(flipped, 1.0, -1.0)) if by_and else None
+    return PackedLayer(pack_weights(signs), thresholds, block.pooled, mask)
+
+
+def load(path: str | Path, device: str = "cpu") -> PackedNetwork:
+    """Read a network file (`models.save_network`) and pack it for a device.
+
+    Raises ValueError, in one sentence, for a damaged file or a network that cannot be packed, and
+    OSError where there is none.
+    """
+    path = _file(path)
+    network = load_network(path).to(device)
+    try:
+        return pack(network)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def _file(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is no file")
+    return Path(path)
+
+
+def predict(network: PackedNetwork, images: Tensor) -> Tensor:
+    """Images (B, ...), as the network reads them, -> classes (B,) int64."""
+    return network(images).argmax(1)
+
+
+def read_image(path: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, str]:
+    """A picture file as a network of this input shape reads it: uint8 (1, *shape), and a note on
+    what had to be changed, or "". Grey for (28, 28), stretched to size, black where transparent.
+
+    Raises ValueError, in one sentence, for what is no picture of 8 bits, OSError for no file.
+    """
+    from PIL import Image, ImageOps
+
+    path, size = _file(path), (shape[-1], shape[-2])
+    try:
+        with Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):
+                raise ValueError("it has more than 8 bits a channel")
+            picture = ImageOps.exif_transpose(file).convert("RGBA")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+    note = "" if picture.size == size else f" (resized from {picture.width}x{picture.height})"
+    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
+    picture = picture.convert("L" if len(shape) == 2 else "RGB").resize(size)
+    pixels = torch.from_numpy(np.array(picture))
+    return (pixels if len(shape) == 2 else pixels.movedim(-1, 0))[None], note
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """-> the exit status: 0; 1 where a picture could not be read, 2 where the model could not."""
+    options = _options(arguments)
+    try:
+        network = load(options.model)
+        if network.first.dtype != torch.uint8:
+            raise ValueError(f"{options.model} reads images as whitened in training, not pictures")
+    except (ValueError, OSError) as error:
+        return _complain(error, 2)
+    status = 0
+    for path in options.images:
+        try:
+            image, note = read_image(path, network.shape)
+        except (ValueError, OSError) as error:
+            status = _complain(error, 1)
+            continue
+        score, chosen = network(image)[0].max(0)
+        print(f"{path}: class {chosen}, score {score:.3f}{note}")
+    return status
+
+
+def _complain(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bnnlib.packed",
+        description="Classify pictures with a network file, on bits: a line each with the class "
+        "and its score, the largest of ten.",
+        epilog="A network of digits (MNIST) reads 28x28 grey, white digits on black, one of "
+        "pictures (CIFAR-10, SVHN) 32x32 RGB; files of another size are stretched to it.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a .safetensors file of results/models")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="a picture that Pillow reads")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
