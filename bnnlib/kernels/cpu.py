@@ -46,7 +46,6 @@ def _inputs(shape: tuple[int, ...]) -> int:
     return math.prod(shape[1:])
 
 
-@cache
 def layout(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Shapes and dtypes of what `pack_weights` makes of weights of this shape."""
     tiles, k = -(-shape[0] // COLUMNS), _inputs(shape)
@@ -84,7 +83,7 @@ def _tap_sums(columns: np.ndarray, shape: tuple[int, int]) -> Tensor:
 
 
 def _in_lines(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Uninitialized memory that begins a cache line: vectors of weights must not straddle two."""
+    """Uninitialized memory that begins a cache line: reading vectors across two takes longer."""
     size = math.prod(shape) * dtype.itemsize
     room = torch.empty(size + 64, dtype=torch.uint8)
     start = -room.data_ptr() % 64
@@ -161,7 +160,8 @@ def xnor_matmul(
     rows = x.contiguous().numpy()
     planes = rows.shape[1] if rows.ndim == 3 else 1
     rows = rows.reshape(len(rows), planes, rows.shape[-1]).view(np.uint8)
-    tiles, (bounds, sums, bits) = w[0].numpy(), _results(len(rows), n, thresholds, out)
+    tiles = w[0].contiguous().numpy()
+    bounds, sums, bits = _results(len(rows), n, thresholds, out)
     pieces, across = _parts(len(rows), len(tiles))
     arrays = rows, tiles, k, DIFFERENCES, bounds, sums.numpy(), bits.numpy(), across
     work = len(rows) * planes * n * k
@@ -185,10 +185,11 @@ def xnor_conv2d(
     images = images.reshape(*images.shape[:3], planes, images.shape[-1])
     sides = output_sides(images.shape[1:3], kernel, stride, padding)
     pixels = len(images) * sides[0] * sides[1]
-    tiles, (bounds, sums, bits) = w[0].numpy(), _results(pixels, n, thresholds, out)
+    tiles, tap_sums = (part.contiguous().numpy() for part in w)
+    bounds, sums, bits = _results(pixels, n, thresholds, out)
     pieces, across = _parts(pixels, len(tiles))
     geometry = (channels, *kernel, stride, padding, *sides)
-    arrays = images, tiles, w[1].numpy(), geometry, DIFFERENCES, bounds
+    arrays = images, tiles, tap_sums, geometry, DIFFERENCES, bounds
     arrays = *arrays, sums.numpy(), bits.numpy(), across
     work = pixels * planes * n * _inputs(shape)
     _in_parts(lambda first, last: xnor_product.conv2d(*arrays, first, last), pieces, work)

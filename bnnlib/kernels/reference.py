@@ -44,7 +44,9 @@ def unpack_bits(words: Tensor, k: int) -> Tensor:
 
 
 def pack_signs(x: Tensor) -> Tensor:
-    """(..., K) real -> (..., words): sign(0) = sign(-0.0) = +1; NaN counts as -1."""
+    """(..., K) real -> (..., words): sign(0) = sign(-0.0) = +1. Raises ValueError for a NaN."""
+    if x.isnan().any():
+        raise ValueError("a NaN has no sign")
     return pack_bits(x >= 0)
 
 

@@ -85,7 +85,7 @@ def signs(x, largest, words, first, last):
     """
     whole, found = x.shape[1] // 64, 0
     rest = np.empty(64, x.dtype)
-    rest[:] = -1
+    rest[:] = -1 if largest == 0 else -32767  # as the bits of a half, the negative next to 0
     for r in range(first, last):
         at = x.ctypes.data + r * x.strides[0]
         for i in range(whole):

@@ -106,11 +106,11 @@ def _popcount_tile(b: ir.IRBuilder, rows: int, x, stride, w, words, tile_words, 
     quarter = b.add(w, b.mul(part, b.mul(tile_words, _constant(8 * WORDS_ACROSS))))
     index, sums, close = _loop(b, words, [_zeros(_WORDS)] * (rows * VECTORS))
     at = b.add(quarter, b.mul(index, _constant(8 * WORDS_ACROSS)))
-    columns = [_load(b, at, _WORDS, 8 * LANES * j, 64) for j in range(VECTORS)]
+    columns = [_load(b, at, _WORDS, 8 * LANES * j) for j in range(VECTORS)]
     following = []
     for i in range(rows):
         row = b.add(b.add(x, b.mul(stride, _constant(i))), b.mul(index, _constant(8)))
-        word = _splat(b, _load(b, row, _LONG, 0, 8), LANES)
+        word = _splat(b, _load(b, row, _LONG), LANES)
         for j, column in enumerate(columns):
             differing = _call(b, "llvm.ctpop.v8i64", _WORDS, b.xor(word, column))
             following.append(b.add(sums[i * VECTORS + j], differing))
@@ -125,7 +125,7 @@ def _popcount_tile(b: ir.IRBuilder, rows: int, x, stride, w, words, tile_words, 
 def _look_up(b: ir.IRBuilder, tables, code):
     """The table of a half byte of x, twice in a vector, from the address of its code."""
     place = b.add(tables, b.mul(b.zext(_load(b, code, _BYTE), _LONG), _constant(8)))
-    half = _load(b, place, _HALF_TABLE, 0, 16)
+    half = _load(b, place, _HALF_TABLE)
     twice = ir.Constant(ir.VectorType(_INT, TABLE_BYTES), [*range(16), *range(16)])
     return b.shuffle_vector(half, half, twice)
 
@@ -137,7 +137,7 @@ def _table_tile(b: ir.IRBuilder, rows: int, x, stride, w, blocks, counts, tables
     w = b.add(w, b.mul(index, _constant(STEPS * COLUMNS)))
     for step in range(STEPS):
         at = [COLUMNS * step + TABLE_BYTES * j for j in range(VECTORS)]
-        columns = [_load(b, w, _COUNTS, offset, TABLE_BYTES) for offset in at]
+        columns = [_load(b, w, _COUNTS, offset) for offset in at]
         following = []
         for i in range(rows):
             code = b.add(x, b.add(b.mul(stride, _constant(i)), _constant(step)))
