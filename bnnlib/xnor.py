@@ -86,9 +86,9 @@ def _kernels(device_type: str):
 
         return cpu
     if device_type == "cuda" and find_spec("triton"):
-        from bnnlib.kernels import gpu
+        from bnnlib.kernels import gpu_b1
 
-        return gpu
+        return gpu_b1  # which itself falls back to gpu
     return reference
 
 
@@ -143,7 +143,7 @@ def _matmul_outputs(
     x: Tensor, w: list[Tensor], shape: list[int], thresholds: Tensor | None
 ) -> Outputs:
     """What a product returns; raises ValueError where something doesn't fit."""
-    if len(shape) != 2:
+    if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"xnor_matmul needs weights (N, K), not of shape {tuple(shape)}")
     n, k = shape
     _check_words(x, k)
@@ -165,7 +165,7 @@ def _conv_outputs(
     thresholds: Tensor | None,
 ) -> Outputs:
     """What a convolution returns; raises ValueError where something doesn't fit."""
-    if len(shape) != 4:
+    if len(shape) != 4 or min(shape) < 1:
         raise ValueError(f"xnor_conv2d needs weights (N, C, kh, kw), not of shape {tuple(shape)}")
     n, channels, *kernel = shape
     _check_words(x, channels)
