@@ -110,6 +110,8 @@ def _check_weights(x: Tensor, w: list[Tensor], shape: tuple[int, ...]) -> None:
     for part in w:
         if x.device != part.device:
             raise ValueError(f"x is on {x.device}, but the weights on {part.device}")
+    if min(shape) < 1:
+        raise ValueError(f"weights must have sizes of at least 1, not {shape}")
     wanted = _kernels(x.device.type).layout(shape)
     given = [(tuple(part.shape), part.dtype) for part in w]
     if given != wanted:
@@ -143,7 +145,7 @@ def _matmul_outputs(
     x: Tensor, w: list[Tensor], shape: list[int], thresholds: Tensor | None
 ) -> Outputs:
     """What a product returns; raises ValueError where something doesn't fit."""
-    if len(shape) != 2 or min(shape) < 1:
+    if len(shape) != 2:
         raise ValueError(f"xnor_matmul needs weights (N, K), not of shape {tuple(shape)}")
     n, k = shape
     _check_words(x, k)
@@ -165,7 +167,7 @@ def _conv_outputs(
     thresholds: Tensor | None,
 ) -> Outputs:
     """What a convolution returns; raises ValueError where something doesn't fit."""
-    if len(shape) != 4 or min(shape) < 1:
+    if len(shape) != 4:
         raise ValueError(f"xnor_conv2d needs weights (N, C, kh, kw), not of shape {tuple(shape)}")
     n, channels, *kernel = shape
     _check_words(x, channels)
