@@ -1,0 +1,289 @@
+"""Products of packed signs on the binary tensor cores of NVIDIA's Hopper, out of Triton.
+
+Hopper multiplies matrices of bits, as popcount(a & b), eight times as fast as matrices of int8, but
+Triton knows the int8 instruction only. Both read the same bytes from the same places: a row of
+32 int8 is a row of 256 bits. So the kernel here is an ordinary int8 product over packed bytes, and
+the PTX that Triton makes of it gets the other instruction's name before it is assembled:
+
+    wgmma...m64nNk32.s32.s8.s8         ->  wgmma...m64nNk256.s32.b1.b1.and.popc
+    mma.sync...m16n8k32...s32.s8.s8... ->  mma.sync...m16n8k256...s32.b1.b1.s32.and.popc  (16 rows)
+
+With 1 for +1 and 0 for -1, and popcounts of K bits, zeros behind them:
+a . b = 4 pop(a & b) - 2 pop(a) - 2 pop(b) + K = 4 pop(a & b) - 2 pop(a) - (sum of b's signs).
+
+Compiled for sm_80, 86, 89 and 90; never run on a GPU so far. `available` therefore compares results
+with the popcount kernel's on the device itself, and says no wherever it isn't Hopper.
+Packed weights, and whatever is not a product of many rows, are `bnnlib.kernels.gpu`'s. The caller
+has checked operands.
+"""
+
+import hashlib
+import re
+import threading
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton import knobs
+
+from bnnlib.kernels import gpu
+from bnnlib.kernels.gpu import layout, pack_planes, pack_signs, pack_weights, xnor_conv2d
+
+__all__ = ["layout", "pack_planes", "pack_signs", "pack_weights", "xnor_conv2d", "xnor_matmul"]
+
+# BM, BN, bytes of K at a time, warps, stages of the pipeline
+LARGE = (128, 256, 128, 8, 3)  # of 64 KiB int32: half of a processor's registers
+MEDIUM = (64, 64, 128, 4, 4)
+SMALL = (16, 32, 256, 2, 4)  # too few rows for wgmma: mma.sync
+SMALL_ROWS = 32
+GROUP = 8  # rows of tiles that go together: their operands stay in the second-level cache
+LARGEST_HALF = 65504
+COMPARED = (200, 300, 13_000)  # rows, columns, signs of a row in `compare`
+
+_RULES = (
+    (
+        r"(wgmma\.mma_async\.sync\.aligned\.m64n\d+)k32\.s32\.s8\.s8(?:\.satfinite)?",
+        r"\1k256.s32.b1.b1.and.popc",
+    ),
+    (
+        r"mma\.sync\.aligned\.m16n8k32\.row\.col(?:\.satfinite)?\.s32\.s8\.s8\.s32",
+        r"mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc",
+    ),
+)
+# A constant of the kernel, so that Triton's caches keep binaries made by different rules apart.
+REWRITTEN = "b1-" + hashlib.sha256(repr(_RULES).encode()).hexdigest()[:16]
+EMULATED = "emulated"
+_launching = threading.Lock()
+
+
+@triton.jit
+def product_b1(
+    a, b, out, counts, sums, thresholds, M, N, KB,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUPED: tl.constexpr,
+    BITS: tl.constexpr, FORM: tl.constexpr,
+):  # fmt: skip
+    """a (M, KB), b (N, KB) int8: packed bytes. counts (M,): ones in a; sums (N,): of b's signs."""
+    # Map the program to its tile, in bands of GROUPED tiles of rows
+    across = tl.cdiv(tl.cdiv(N, 64) * 64, BN)  # all of the words of bits
+    band = tl.program_id(0) // (GROUPED * across) * GROUPED
+    high = min(tl.cdiv(M, BM) - band, GROUPED)
+    within = tl.program_id(0) % (GROUPED * across)
+    m = (band + within % high) * BM + tl.arange(0, BM)
+    block = within // high
+    n = block * BN + tl.arange(0, BN)
+    # Pointers: rows outside repeat others, and are not stored
+    k = tl.arange(0, BK)
+    a_at = a + (m % M).to(tl.int64)[:, None] * KB + k[None, :]
+    b_at = b + (n % N).to(tl.int64)[None, :] * KB + k[:, None]
+    # Loop
+    both = tl.zeros((BM, BN), tl.int32)
+    for start in range(0, KB, BK):
+        left = tl.load(a_at, mask=(k < KB - start)[None, :], other=0)
+        right = tl.load(b_at, mask=(k < KB - start)[:, None], other=0)
+        if FORM == "emulated":  # for the interpreter, which has no PTX to rewrite
+            for bit in tl.static_range(8):
+                both = tl.dot((left >> bit) & 1, (right >> bit) & 1, both, out_dtype=tl.int32)
+        else:
+            both = tl.dot(left, right, both, out_dtype=tl.int32)
+        a_at += BK
+        b_at += BK
+    # Store
+    count = tl.load(counts + m, mask=m < M, other=0)[:, None]
+    column_sums = tl.load(sums + n, mask=n < N, other=0)[None, :]
+    products = 4 * both - 2 * count - column_sums
+    gpu.store_sums(products, m, block, out, thresholds, M, N, BM, BN, BITS)
+
+
+@triton.jit
+def count_kernel(x, counts, M, CW, BM: tl.constexpr, BK: tl.constexpr):
+    """x (M, CW) int32 -> counts (M,): ones in each row."""
+    m = tl.program_id(0) * BM + tl.arange(0, BM)
+    k = tl.arange(0, BK)
+    x_at = x + m.to(tl.int64)[:, None] * CW + k[None, :]
+    ones = tl.zeros((BM, BK), tl.int32)
+    for start in range(0, CW, BK):
+        mask = (m < M)[:, None] & (k < CW - start)[None, :]
+        ones += gpu.popcount(tl.load(x_at + start, mask=mask, other=0))
+    tl.store(counts + m, tl.sum(ones, 1), mask=m < M)
+
+
+def to_b1(ptx: str) -> str:
+    """PTX of the int8 product -> the same with the instruction for bits.
+
+    Raises RuntimeError where an int8 instruction of a form unknown here, or none, was found.
+    """
+    found = 0
+    for pattern, replacement in _RULES:
+        ptx, times = re.subn(pattern, replacement, ptx)
+        found += times
+    if not found or re.search(r"mma[^\n]*\.s8\.s8", ptx):
+        raise RuntimeError("Triton's PTX has no int8 matrix product of a form known here")
+    return ptx
+
+
+def _stages(backend=None, stages=None, options=None, language=None, capability=None):
+    """Triton's hook: rewrites this module's kernel and no other. After 3.6 it also names itself."""
+    if stages is None:
+        return REWRITTEN, REWRITTEN
+    plain = stages["ptx"]
+
+    def ptx(source, metadata):
+        made = plain(source, metadata)  # which also notes the kernel's name
+        return to_b1(made) if metadata["name"] == product_b1.__name__ else made
+
+    stages["ptx"] = ptx
+
+
+@contextmanager
+def rewriting():
+    """Compile and launch `product_b1` here alone, one thread at a time: hooks are global.
+
+    Without the hook, Triton 3.6 would keep the int8 binary under the very same key.
+    """
+    with _launching:
+        before = knobs.runtime.add_stages_inspection_hook
+        knobs.runtime.add_stages_inspection_hook = _stages
+        try:
+            yield
+        finally:
+            knobs.runtime.add_stages_inspection_hook = before
+
+
+@cache
+def _require_b1(kernel) -> None:
+    """Raise RuntimeError where a compiled kernel lacks the instruction: its results are wrong."""
+    if "b1.b1" not in kernel.asm["ptx"]:
+        raise RuntimeError("a cached binary without b1.b1; clear Triton's cache (~/.triton/cache)")
+
+
+def tile_for(rows: int, columns: int) -> tuple[int, ...]:
+    """The tile for an output of this size."""
+    if rows <= SMALL_ROWS:
+        return SMALL
+    tiles = triton.cdiv(rows, LARGE[0]) * triton.cdiv(columns, LARGE[1])
+    return LARGE if tiles >= gpu.PROCESSORS else MEDIUM
+
+
+def _in_sixteens(words: Tensor) -> Tensor:
+    """The same with rows that start at multiples of 16 bytes: Triton copies others byte by byte."""
+    words = F.pad(words, (0, words.shape[1] % 2)).contiguous()
+    return words if words.data_ptr() % 16 == 0 else words.clone()
+
+
+def multiply(
+    x: Tensor, w: list[Tensor], out: Tensor, thresholds: Tensor | None, tile: tuple[int, ...]
+) -> Tensor:
+    """Fill out: (M, N) int32 or float16, or with thresholds (M, words of N) int64. Returns it."""
+    rows, n = x.shape[0], w[0].shape[0]
+    gpu.check_sizes(rows=rows + 127, columns=n + 255, bytes_in_a_row=8 * x.shape[1] + 255)
+    if not rows:
+        return out
+    (bm, bn, bk, warps, stages), bits = tile, thresholds is not None
+    x, b = _in_sixteens(x), _in_sixteens(w[0])
+    counts, width = x.new_empty(rows, dtype=torch.int32), 2 * x.shape[1]
+    grid = (triton.cdiv(rows, bm) * triton.cdiv(64 * gpu.words_for(n), bn),)
+    target = gpu.halves(out) if bits else out
+    with torch.cuda.device_of(x), rewriting():
+        count_kernel[(triton.cdiv(rows, 4),)](gpu.halves(x), counts, rows, width, BM=4, BK=128)
+        kernel = product_b1[grid](
+            x.view(torch.int8), b.view(torch.int8), target, counts, w[1],
+            thresholds if bits else w[1], rows, n, 4 * width, BM=bm, BN=bn, BK=bk, GROUPED=GROUP,
+            BITS=bits, FORM=REWRITTEN if x.is_cuda else EMULATED,
+            num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+    if x.is_cuda:
+        _require_b1(kernel)
+    return out
+
+
+def matmul(x: Tensor, w: list[Tensor], shape: tuple[int, int]) -> Tensor:
+    """x (M, words), w = `gpu.pack_weights` of (N, K) = shape -> (M, N) int32, exact."""
+    out = gpu.new_output((len(x), shape[0]), None, x)
+    return multiply(x, w, out, None, tile_for(*out.shape))
+
+
+def matmul_half(x: Tensor, w: list[Tensor], shape: tuple[int, int]) -> Tensor:
+    """The same as float16: exact up to 2048, rounded to nearest beyond.
+
+    Raises ValueError for rows so long that a sum may exceed the largest float16.
+    """
+    if shape[1] > LARGEST_HALF:
+        raise ValueError(f"sums of {shape[1]} signs may exceed float16's largest, {LARGEST_HALF}")
+    out = x.new_empty((len(x), shape[0]), dtype=torch.float16)
+    return multiply(x, w, out, None, tile_for(*out.shape))
+
+
+def matmul_signs(x: Tensor, w: list[Tensor], shape: tuple[int, int], thresholds: Tensor) -> Tensor:
+    """The bits [sum >= threshold], thresholds int32 (N,), as words (M, words of N)."""
+    out = gpu.new_output((len(x), shape[0]), thresholds, x)
+    return multiply(x, w, out, thresholds, tile_for(len(x), shape[0]))
+
+
+def xnor_matmul(
+    x: Tensor, w: list[Tensor], shape: tuple[int, int], thresholds: Tensor | None
+) -> Tensor:
+    """`gpu.xnor_matmul`, of more than a few rows of signs by binary tensor cores where they are."""
+    if x.dim() == 3 or len(x) <= gpu.FEW_ROWS or not available(x.device):
+        return gpu.xnor_matmul(x, w, shape, thresholds)
+    if thresholds is None:
+        return matmul(x, w, shape)
+    return matmul_signs(x, w, shape, thresholds)
+
+
+def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
+    """x (M, K), w (N, K) int8 -> x w^T (M, N) int32 by torch's own int8 product.
+
+    On a GPU that wants more than 16 rows, and columns in eights: zeros are added for it.
+    """
+    (m, k), n = x.shape, w.shape[0]
+    x = F.pad(x, (0, -k % 16, 0, max(0, 32 - m)))
+    return torch._int_mm(x, F.pad(w, (0, -k % 16, 0, -n % 8)).t())[:m, :n]
+
+
+def available(device: torch.device) -> bool:
+    """Whether `multiply` is exact on this device: Hopper, b1 in the PTX, and equal results.
+
+    Found out at the first call, which takes seconds to compile; not inside a CUDA graph's capture.
+    """
+    return not why_not(device)
+
+
+def why_not(device: torch.device) -> str:
+    """What speaks against it, for people; empty where nothing does."""
+    device = torch.device(device)
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return f"{device} is no CUDA device"
+    return _doubt(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@cache
+def _doubt(index: int) -> str:
+    capability = torch.cuda.get_device_capability(index)
+    if capability != (9, 0):
+        return f"binary tensor cores were tried on capability 9.0 only, this is {capability}"
+    try:
+        compare(torch.device("cuda", index))
+    except Exception as error:  # whatever it is, the popcount kernel is there
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def compare(device: torch.device) -> None:
+    """Raise RuntimeError where a tile's results differ from the popcount kernel's.
+
+    Ragged tiles, and more steps of K than the pipeline has stages, the last one ragged.
+    """
+    generator, (m, n, k) = torch.Generator().manual_seed(0), COMPARED
+    x, w = (torch.randn(rows, k, generator=generator).to(device) for rows in (m, n))
+    x, w = gpu.pack_signs(x), gpu.pack_weights(w)
+    limits = torch.randint(-99, 99, (n,), generator=generator, dtype=torch.int32).to(device)
+    for thresholds in (None, limits):
+        wanted = gpu.xnor_matmul(x, w, (n, k), thresholds)
+        for tile in (SMALL, MEDIUM, LARGE):
+            out = gpu.new_output((m, n), thresholds, x)
+            if not torch.equal(multiply(x, w, out, thresholds, tile), wanted):
+                raise RuntimeError(f"tile {tile} differs from the popcount kernel")
