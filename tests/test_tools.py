@@ -16,7 +16,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from bnnlib import ROOT, data
+from bnnlib import ROOT, data, recipes, runs
 from tools import collect, files, reproduce, run_notebooks
 
 PARAMETERS = (
@@ -284,6 +284,25 @@ def test_a_run_that_is_not_fit_to_be_committed_is_named(flag, sentence, tmp_path
     assert collect.collect(metrics, Path("local"))
     with pytest.raises(ValueError, match=f"the run r/quick/cpu-seed0 was made .*{sentence}"):
         collect.collect(metrics, Path("results"), to_commit=True)
+
+
+def test_finished_runs_of_a_recipe_are_collected_if_they_are_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect.runs, "FRESH", tmp_path)
+    with pytest.raises(ValueError, match="no finished run of mnist-theano at evening"):
+        collect.finished("mnist-theano", "evening", Path("to"))
+    recipe = recipes.at_profile(recipes.by_name("mnist-theano"), "evening")
+    path = runs.fresh_path(recipe, "cpu", 3)
+    path.parent.mkdir(parents=True)
+    record = {"schema": runs.SCHEMA, "provenance": {"dirty": False, "stand_in": False}}
+    runs.write_record(path, record)
+    path.with_suffix(".safetensors").write_bytes(b"net")
+    assert collect.finished("mnist-theano", "evening", Path("to")) == {
+        Path("to/runs/mnist-theano/evening/cpu-seed3.json"): path.read_bytes(),
+        Path("to/models/mnist-theano-evening.safetensors"): b"net",
+    }
+    runs.write_record(path, record | {"provenance": {"dirty": True, "stand_in": False}})
+    with pytest.raises(ValueError, match="uncommitted sources"):
+        collect.finished("mnist-theano", "evening", Path("to"))
 
 
 def test_only_the_network_of_the_most_faithful_profile_is_kept(tmp_path):

@@ -1,9 +1,18 @@
-"""The run records and networks that pages rest on, copied beside them to trace numbers by."""
+"""The run records and networks that pages rest on, copied beside them to trace numbers by.
 
+    python -m tools.collect RECIPE --profile P
+
+puts the finished runs of a recipe, made by `python -m bnnlib.train`, among the committed ones: for
+maintainers, and for what takes too long to be made along with a page.
+"""
+
+import argparse
 import json
+import sys
 from pathlib import Path
 
-from bnnlib import runs
+from bnnlib import recipes, runs
+from tools.files import replace_all
 from tools.summary import FAITHFUL
 
 
@@ -14,7 +23,7 @@ def collect(metrics: dict, results: Path, to_commit: bool = False) -> dict[Path,
     nowhere to be found or, `to_commit`, that is not fit to be committed.
     """
     known = _by_digest(runs.COMMITTED, runs.FRESH)
-    contents = {}
+    contents: dict[Path, bytes] = {}
     for record in metrics["records"]:
         recipe, profile = record["recipe"], record["profile"]
         name = f"{recipe}/{profile}/{record['device']}-seed{record['seed']}"
@@ -23,10 +32,33 @@ def collect(metrics: dict, results: Path, to_commit: bool = False) -> dict[Path,
         source = known[record["digest"]]
         if to_commit:
             _require_fit(name, source)
-        contents[results / "runs" / f"{name}.json"] = source.read_bytes()
-        network = source.with_suffix(".safetensors")
-        if network.exists():
-            contents[results / "models" / f"{recipe}-{profile}.safetensors"] = network.read_bytes()
+        contents |= _copies(source, results, name)
+    return contents
+
+
+def _copies(source: Path, results: Path, name: str) -> dict[Path, bytes]:
+    """Target -> content of a record, recipe/profile/device-seed by name, and of its network."""
+    copies = {results / "runs" / f"{name}.json": source.read_bytes()}
+    network, (recipe, profile, _) = source.with_suffix(".safetensors"), name.split("/")
+    if network.exists():
+        copies[results / "models" / f"{recipe}-{profile}.safetensors"] = network.read_bytes()
+    return copies
+
+
+def finished(recipe: str, profile: str, results: Path) -> dict[Path, bytes]:
+    """Target -> content, for every run of a named recipe that build/runs holds.
+
+    Raises ValueError where there is none, or one that is not fit to be committed.
+    """
+    folder = runs.fresh_path(recipes.at_profile(recipes.by_name(recipe), profile), "cpu", 0).parent
+    contents: dict[Path, bytes] = {}
+    for source in sorted(folder.glob("*-seed*.json")):
+        runs.read_record(source)
+        name = f"{recipe}/{profile}/{source.stem}"
+        _require_fit(name, source)
+        contents |= _copies(source, results, name)
+    if not contents:
+        raise ValueError(f"{runs.FRESH} holds no finished run of {recipe} at {profile}")
     return contents
 
 
@@ -55,3 +87,26 @@ def superseded(models: Path) -> list[Path]:
         for path in models.glob(f"*-{profile}.safetensors"):
             best.setdefault(path.name.removesuffix(f"-{profile}.safetensors"), []).append(path)
     return [path for paths in best.values() for path in paths[1:]]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.collect", description=__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("--profile", required=True)
+    options = parser.parse_args(arguments)
+    try:
+        contents = finished(options.recipe, options.profile, runs.ROOT / "results")
+        replace_all(contents)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    outdated = superseded(runs.NETWORKS)
+    for path in outdated:
+        path.unlink()
+    for path in sorted(set(contents) - set(outdated)):
+        print(path.relative_to(runs.ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
