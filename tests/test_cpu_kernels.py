@@ -247,17 +247,13 @@ def moved(weights: PackedWeights, how: str) -> PackedWeights:
     return PackedWeights(tensors, weights.shape)
 
 
-def differ_when_moved(how: str) -> None:
-    x, images = inputs((5, 700), False, 0), inputs((2, 4, 4, 70), False, 1)
-    dense, filters = pack_weights(numbers((200, 700), 2)), pack_weights(numbers((200, 70, 3, 3), 3))
-    same = torch.equal(xnor.xnor_matmul(x, dense), xnor.xnor_matmul(x, moved(dense, how)))
-    found = [xnor.xnor_conv2d(images, w, 1, 1) for w in (filters, moved(filters, how))]
-    raise SystemExit(not (same and torch.equal(*found)))
-
-
 @pytest.mark.parametrize("how", ["shifted", "transposed"])
 def test_weights_may_lie_anywhere_in_memory(path, how):
-    run_in("fork", differ_when_moved, how)  # a fault must not end the tests
+    x, images = inputs((5, 700), False, 0), inputs((2, 4, 4, 70), False, 1)
+    dense, filters = pack_weights(numbers((200, 700), 2)), pack_weights(numbers((200, 70, 3, 3), 3))
+    assert torch.equal(xnor.xnor_matmul(x, dense), xnor.xnor_matmul(x, moved(dense, how)))
+    found = [xnor.xnor_conv2d(images, w, 1, 1) for w in (filters, moved(filters, how))]
+    assert torch.equal(*found)
 
 
 # Threads and processes
@@ -311,7 +307,7 @@ def test_results_do_not_depend_on_the_number_of_threads(path, always):
 
 def test_few_rows_are_split_over_columns_and_little_work_is_not_split(monkeypatch):
     pieces = []
-    weights = [pack_weights(numbers((300, k), 0)) for k in (70, 70_000)]
+    weights = [pack_weights(numbers((300, k), 0)) for k in (70, 260_000)]
     monkeypatch.setattr(cpu, "in_parts", lambda kernel, count: pieces.append(count))
     for packed in weights:
         xnor.xnor_matmul(inputs((1, packed.shape[1]), False, 1), packed)

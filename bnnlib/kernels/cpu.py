@@ -18,9 +18,10 @@ from bnnlib.kernels.threads import in_parts
 from bnnlib.kernels.xnor_product import COLUMNS, DIFFERENCES, ROWS, STEPS, WORDS_ACROSS
 
 LARGEST_BITS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # an infinity's: above is a NaN
-ALONE = 2**24  # signs multiplied, or bytes packed, that other threads would take longer to begin
+ALONE = 2**26  # signs multiplied in the time that other threads take to begin
+BYTE = 16  # signs multiplied in the time that a byte is packed
 NO_BOUNDS, NO_WORDS = np.empty(0, np.int32), torch.empty((1, 0), dtype=torch.int64)
-PIECES = 4  # for each thread, at least, where there are rows and columns enough
+PIECES = 2  # for each thread, at least, where there are rows and columns enough
 
 
 @cache
@@ -70,7 +71,7 @@ def pack_weights(w: Tensor) -> list[Tensor]:
     (shape, dtype), *sums = layout(tuple(w.shape))
     tiles = _in_lines(shape, dtype)
     pack = sign_bits.half_byte_tiles if dtype == torch.uint8 else sign_bits.word_tiles
-    _in_parts(lambda *part: pack(columns, tiles.numpy(), *part), shape[0], columns.size)
+    _in_parts(lambda *part: pack(columns, tiles.numpy(), *part), shape[0], BYTE * columns.nbytes)
     return [tiles, *(_tap_sums(columns, shape) for shape, _ in sums)]
 
 
@@ -78,7 +79,7 @@ def _tap_sums(columns: np.ndarray, shape: tuple[int, int]) -> Tensor:
     """(taps C, N) -> (taps, N in whole tiles) int32: what a tap's signs add up to."""
     sums = torch.empty(shape, dtype=torch.int32)
     arrays = columns, sums.numpy()
-    _in_parts(lambda *part: sign_bits.sums_of_taps(*arrays, *part), shape[0], columns.size)
+    _in_parts(lambda *part: sign_bits.sums_of_taps(*arrays, *part), shape[0], BYTE * columns.nbytes)
     return sums
 
 
@@ -110,7 +111,7 @@ def pack_signs(x: Tensor) -> Tensor:
             sign_bits.signs(array, np.int16(largest), out, first, last)
         ),
         len(rows),
-        rows.numel() * rows.itemsize,
+        BYTE * rows.nbytes,
     )
     if any(found):
         raise ValueError("a NaN has no sign")
@@ -122,7 +123,9 @@ def pack_planes(x: Tensor) -> Tensor:
     rows = x.reshape(x.shape[:-1].numel(), x.shape[-1]).contiguous()
     words = torch.empty(len(rows), PLANES, words_for(x.shape[-1]), dtype=torch.int64)
     arrays = rows.numpy(), words.numpy()
-    _in_parts(lambda *part: sign_bits.planes(*arrays, *part), len(rows), PLANES * rows.numel())
+    _in_parts(
+        lambda *part: sign_bits.planes(*arrays, *part), len(rows), BYTE * PLANES * rows.nbytes
+    )
     return words.view(*x.shape[:-1], *words.shape[1:])
 
 

@@ -1,0 +1,263 @@
+"""How fast packed products and networks are, beside every other way to compute the same.
+
+    python -m bnnlib.bench [--quick] [--out FILE]
+
+Every result is compared with the reference by equality. Prints a table with ratios of medians and
+leaves results/bench/kernels-<cpu|cuda>.json. What is for CUDA has never been run so far.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnnlib import ROOT, baselines, folding, packed, recipes, runs
+from bnnlib.baselines import Product
+from bnnlib.kernels import reference
+from bnnlib.recipe import Recipe
+from bnnlib.timing import Side, compare, show
+from bnnlib.xnor import pack_signs, pack_weights, xnor_matmul
+
+FEW_ROWS = 16  # up to here the op around the kernel takes a time that shows
+MOST_ON_ONE_THREAD = 2**31  # multiply-adds that libraries are timed on one thread for, too
+MOST_NARROW = 2**36  # where bfloat16 and int8 have no instructions of their own, they take long
+CHUNK = 500  # images that the reference holds at a time, in float64
+# Of the features that LLVM names, those that decide which instructions products are made of.
+FLAGS = ("popcnt", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "avx512vnni")
+FLAGS += ("avxvnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "sve")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: (N, N) by (N, N), (M, width) by (width, width), and networks."""
+
+    squares: tuple[int, ...]
+    rows: tuple[int, ...]
+    width: int
+    mlp: tuple[int, ...]  # batches
+    convnet: tuple[int, ...]
+    profile: str  # of the networks
+    seconds: float  # for each side of each row
+
+
+FULL = Plan((512, 1024, 4096, 8192), (1, 16, 64, 128), 4096, (10_000, 1), (100, 1), "paper", 0.6)
+QUICK = Plan((512, 1024, 2048), (1, 16), 4096, (200, 1), (20, 1), "paper", 0.2)
+SMOKE = Plan((64, 128), (1, 16), 128, (20, 1), (2, 1), "smoke", 0.005)
+WARM_UP = Plan((), (16,), 64, (16,), (1,), "smoke", 0.0)  # compiles every kernel
+
+
+def path(device: str) -> Path:
+    """The file with the committed measurements of a device."""
+    return ROOT / "results" / "bench" / f"kernels-{device}.json"
+
+
+def load(device: str) -> dict | None:
+    """The committed measurements of a device, if there are any. Raises ValueError if damaged."""
+    return runs.read_record(path(device)) if path(device).exists() else None
+
+
+def run(plan: Plan, device: str, told: Callable[[list[dict]], None] = lambda rows: None) -> dict:
+    """Measure all of a plan; `told` gets the rows of each shape once they are there."""
+    started, made, rows = time.monotonic(), runs.provenance(device), []
+    for _ in _measured(WARM_UP, device):
+        pass
+    for some in _measured(plan, device):
+        told(some)
+        rows += some
+    made["seconds"] = round(time.monotonic() - started, 1)
+    return {
+        "schema": runs.SCHEMA,
+        "provenance": made,
+        "processor": processor(device),
+        "rows": rows,
+    }
+
+
+def _measured(plan: Plan, device: str) -> Iterator[list[dict]]:
+    for m in plan.rows:
+        yield matmul_rows(m, plan.width, plan.width, plan.seconds, device)
+    for n in plan.squares:
+        yield matmul_rows(n, n, n, plan.seconds, device)
+    for batch in plan.mlp:
+        yield network_rows(recipes.MNIST_THEANO, batch, plan, device)
+    for batch in plan.convnet:
+        yield network_rows(recipes.CIFAR10_THEANO, batch, plan, device)
+
+
+def processor(device: str) -> dict:
+    """What the times depend on, beside the processor's name."""
+    if device == "cuda":
+        found = torch.cuda.get_device_properties(0)
+        capability = f"{found.major}.{found.minor}"
+        return {"cores": found.multi_processor_count, "flags": [], "path": f"sm {capability}"}
+    from llvmlite import binding
+
+    from bnnlib.kernels import cpu
+
+    features, blas = binding.get_host_cpu_features(), np.show_config("dicts")
+    blas = blas["Build Dependencies"]["blas"]
+    return {
+        "model": binding.get_host_cpu_name(),
+        "cores": os.cpu_count(),
+        "flags": [flag for flag in FLAGS if features.get(flag, False)],
+        "path": cpu.path(),
+        "numba": version("numba"),
+        "numpy_blas": f"{blas['name']} {blas['version']}",
+    }
+
+
+def signs(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """(rows, columns) float32 in {-1, +1}."""
+    return 2.0 * torch.randint(0, 2, (rows, columns), generator=generator) - 1
+
+
+def matmul_rows(m: int, n: int, k: int, seconds: float, device: str) -> list[dict]:
+    """Signs (M, K) by (N, K): sums (M, N), or the bits [sum >= threshold]."""
+    generator = torch.Generator().manual_seed(0)
+    x, w = (signs(rows, k, generator).to(device) for rows in (m, n))
+    thresholds = torch.randint(-9, 10, (n,), generator=generator, dtype=torch.int32).to(device)
+    packed_w = reference.pack_weights(w)
+    sums = reference.xnor_matmul(reference.pack_signs(x), packed_w, (n, k), None)
+    bits = reference.pack_bits(sums >= thresholds)
+
+    def check(side: Side, result) -> dict:
+        if result is None:  # the bound has none
+            return {"exact": None}
+        result, wanted = torch.as_tensor(result), bits if side.output == "bits" else sums
+        return {"exact": result.shape == wanted.shape and bool((result == wanted).all())}
+
+    sides = _ours(x, w, thresholds, device) + _others(x, w, device)
+    if device == "cuda" and m <= 128:
+        sides = [replace(side, call=recorded(side.call)) for side in sides]
+    what = {"what": f"{m}x{n}x{k}", "kind": "matmul", "m": m, "n": n, "k": k}
+    return [what | row for row in compare(sides, check, seconds, device)]
+
+
+def _ours(x: Tensor, w: Tensor, thresholds: Tensor, device: str) -> list[Side]:
+    every, words, weights = torch.get_num_threads(), pack_signs(x), pack_weights(w)
+    sides = [
+        Side("ours", "int32", lambda: xnor_matmul(words, weights), every),
+        Side("ours", "bits", lambda: xnor_matmul(words, weights, thresholds), every),
+        Side("ours", "int32", lambda: xnor_matmul(pack_signs(x), weights), every, True),
+        Side("ours", "bits", lambda: xnor_matmul(pack_signs(x), weights, thresholds), every, True),
+    ]
+    if device == "cuda":
+        return sides + _ours_on_cuda(words, weights.tensors, weights.shape, thresholds)
+    from bnnlib.kernels import cpu, plain
+
+    if every > 1:
+        sides.append(replace(sides[0], threads=1))
+    for threads in sorted({1, every}):
+        if len(x) <= FEW_ROWS:
+            call = lambda: cpu.xnor_matmul(words, weights.tensors, weights.shape, None)  # noqa: E731
+            sides.append(Side("ours, without the op", "int32", call, threads))
+        else:
+            call = lambda: plain.run_bound(len(x), *w.shape)  # noqa: E731
+            sides.append(Side(f"bound: {plain.bound_name()}", "", call, threads))
+    return sides
+
+
+def _ours_on_cuda(
+    words: Tensor, weights: list[Tensor], shape: tuple[int, int], thresholds: Tensor
+) -> list[Side]:
+    """Each kernel by name, whichever of them the op chooses."""
+    from bnnlib.kernels import gpu, gpu_b1
+
+    kernels = {"ours, popcount": gpu.xnor_matmul}
+    if gpu_b1.available(words.device):
+        kernels["ours, binary tensor cores"] = gpu_b1.xnor_matmul
+    return [
+        Side(name, output, lambda k=kernel, t=limits: k(words, weights, shape, t), 1)
+        for name, kernel in kernels.items()
+        for output, limits in (("int32", None), ("bits", thresholds))
+    ]
+
+
+def recorded(call: Callable[[], object]) -> Callable[[], object]:
+    """The same as a CUDA graph: launching few rows' kernels takes longer than they do."""
+    for _ in range(3):  # compiled and chosen before it is recorded
+        call()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+
+    def replay():
+        graph.replay()
+        return result
+
+    return replay
+
+
+def _others(x: Tensor, w: Tensor, device: str) -> list[Side]:
+    every, work = torch.get_num_threads(), len(x) * w.numel()
+    products = baselines.float32_products(device)
+    products += baselines.narrow_products(device) if work <= MOST_NARROW else []
+    products += baselines.plain_products(device) if len(x) >= FEW_ROWS else []
+    sides = [Side(by.name, by.output, _multiply(by, x, w), every) for by in products]
+    if every > 1 and device == "cpu" and work <= MOST_ON_ONE_THREAD:
+        told = (baselines.DEFAULT.name, baselines.ONEDNN.name)  # NumPy's BLAS asks nobody
+        sides += [replace(side, threads=1) for side in sides if side.implementation in told]
+    return sides
+
+
+def _multiply(by: Product, x: Tensor, w: Tensor) -> Callable[[], object]:
+    left, right = by.left(x), by.right(w)
+    return lambda: by.multiply(left, right)
+
+
+def network_rows(recipe: Recipe, batch: int, plan: Plan, device: str) -> list[dict]:
+    """uint8 images to scores."""
+    network = baselines.network_for(recipe, plan.profile).to(device)
+    generator = torch.Generator().manual_seed(0)
+    shape = packed.DIGITS if recipe.network == "mlp" else packed.PICTURES
+    images = torch.randint(0, 256, (batch, *shape), generator=generator, dtype=torch.uint8)
+    images = images.to(device)
+    parts = [list(folding.reference(network, chunk))[-1] for chunk in images.split(CHUNK)]
+    scores = torch.cat(parts)
+
+    def check(side: Side, result: Tensor) -> dict:
+        same = (result.argmax(1) == scores.argmax(1)).float().mean().item()
+        return {"exact": torch.equal(result, scores), "same_classes": same}
+
+    bits, every = packed.pack(network), torch.get_num_threads()
+    calls = {"ours": bits} | _float_networks(folding.blocks(network), batch, device)
+    sides = [Side(name, "scores", lambda c=call: c(images), every) for name, call in calls.items()]
+    title = "MNIST MLP" if recipe.network == "mlp" else "CIFAR-10 ConvNet"
+    what = {"what": f"{title}, batch {batch}", "kind": recipe.network, "batch": batch}
+    return [what | row for row in compare(sides, check, plan.seconds, device)]
+
+
+def _float_networks(blocks: list[folding.Block], batch: int, device: str) -> dict[str, Callable]:
+    """Name -> images to scores. The plain kernels are for large batches of dense layers."""
+    default, *others = baselines.float32_products(device)
+    if blocks[0].signs.dim() == 4:
+        return {f"{default.name}, channels last": baselines.float_network(blocks, default, default)}
+    pairs = [(by, by) for by in (default, *others, *baselines.narrow_products(device)[:-1])]
+    if batch >= FEW_ROWS:
+        plain = baselines.plain_products(device)
+        pairs += [(plain[0], by) for by in plain]
+    return {by.name: baselines.float_network(blocks, first, by) for first, by in pairs}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bnnlib.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller shapes, a minute or so")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of results/bench/")
+    options = parser.parse_args(arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    content = run(QUICK if options.quick else FULL, device, show)
+    content["provenance"]["command"] = "python -m bnnlib.bench" + " --quick" * options.quick
+    runs.write_record(options.out or path(device), content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
