@@ -310,12 +310,12 @@ def test_the_command_runs_as_a_module(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("name", "dataset", "count"),
-    [("mnist-theano-quick", "mnist", 400), ("cifar10-theano-quick", "cifar10", 100)],
+    [("mnist-theano", "mnist", 400), ("cifar10-theano", "cifar10", 100)],
 )
 def test_trained_networks_classify_as_their_float_networks(name, dataset, count):
     """They differ by the float network's rounding alone: few first bits, no class, small scores."""
-    path = MODELS / f"{name}.safetensors"
-    if not path.exists():
+    path = next(MODELS.glob(f"{name}-*.safetensors"), None)  # of the best profile that was run
+    if not path:
         pytest.skip("no trained network here")
     network, bits = load_network(path), packed.load(path)
     x = torch.tensor(data.stand_in(dataset, train=1, test=count).test_images)
