@@ -144,11 +144,14 @@ def test_smoke_run(path, tmp_path, fresh):
 
 
 @every_notebook
-def test_a_profile_without_runs_says_so_and_does_not_fail(path, tmp_path, fresh):
-    """`evening` has no committed runs: every claim that takes training reads "not run"."""
-    if any((ROOT / "results" / "runs").glob("*/evening")):
-        pytest.skip("there are committed runs of the evening profile")
-    execute(path, "evening", False, tmp_path)
+def test_a_profile_with_few_runs_or_none_says_so_and_does_not_fail(path, tmp_path, fresh):
+    """`evening` has hardly a committed run: what takes training and has none reads "not run"."""
+    metrics = execute(path, "evening", False, tmp_path)
+    known, folder = claims.claims(), ROOT / "results" / "runs"
+    run = {name.parent.name for name in [*folder.glob("*/evening"), *folder.glob("*/paper")]}
+    for claim in metrics["claims"]:
+        if known[claim["id"]].recipes and not run.intersection(known[claim["id"]].recipes):
+            assert claim["verdict"] == claims.NOT_RUN, claim["id"]
 
 
 def execute(path: Path, profile: str, retrain: bool, folder: Path) -> dict:
