@@ -293,7 +293,11 @@ def test_finished_runs_of_a_recipe_are_collected_if_they_are_fit(tmp_path, monke
     recipe = recipes.at_profile(recipes.by_name("mnist-theano"), "evening")
     path = runs.fresh_path(recipe, "cpu", 3)
     path.parent.mkdir(parents=True)
-    record = {"schema": runs.SCHEMA, "provenance": {"dirty": False, "stand_in": False}}
+    fit = {"dirty": False, "stand_in": False}
+    record = {"schema": runs.SCHEMA, "profile": "evening", "provenance": fit}
+    runs.write_record(path, record | {"profile": "paper"})
+    with pytest.raises(ValueError, match="no finished run"):
+        collect.finished("mnist-theano", "evening", Path("to"))
     runs.write_record(path, record)
     path.with_suffix(".safetensors").write_bytes(b"net")
     assert collect.finished("mnist-theano", "evening", Path("to")) == {

@@ -53,7 +53,8 @@ def finished(recipe: str, profile: str, results: Path) -> dict[Path, bytes]:
     folder = runs.fresh_path(recipes.at_profile(recipes.by_name(recipe), profile), "cpu", 0).parent
     contents: dict[Path, bytes] = {}
     for source in sorted(folder.glob("*-seed*.json")):
-        runs.read_record(source)
+        if runs.read_record(source)["profile"] != profile:
+            continue  # the very same recipe, made for another profile
         name = f"{recipe}/{profile}/{source.stem}"
         _require_fit(name, source)
         contents |= _copies(source, results, name)

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bnnlib.kernels.reference import PLANES, words_for
+from bnnlib.kernels.reference import PLANES, output_sides, words_for
 
 FEW_ROWS = 8  # up to here tiles would be mostly empty, and the transposes not worth their launches
 PROCESSORS = 132  # of an H100 or H200: below so many large tiles, small ones keep more of them busy
@@ -283,7 +283,7 @@ def xnor_conv2d(
     """
     (batch, height, width), (n, channels, kh, kw) = x.shape[:3], shape
     planes = x.shape[3] if x.dim() == 5 else 1
-    ho, wo = (height + 2 * padding - kh) // stride + 1, (width + 2 * padding - kw) // stride + 1
+    ho, wo = output_sides((height, width), (kh, kw), stride, padding)
     pixels, outputs = batch * height * width, batch * ho * wo
     check_sizes(
         columns=n + 63,
