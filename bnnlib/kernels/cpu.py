@@ -15,7 +15,7 @@ from torch import Tensor
 from bnnlib.kernels import sign_bits, xnor_product
 from bnnlib.kernels.reference import PLANES, output_sides, words_for
 from bnnlib.kernels.threads import in_parts
-from bnnlib.kernels.xnor_product import COLUMNS, DIFFERENCES, ROWS, STEPS, WORDS_ACROSS
+from bnnlib.kernels.xnor_product import COLUMNS, DIFFERENCES, STEPS, WORDS_ACROSS
 
 LARGEST_BITS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # an infinity's: above is a NaN
 ALONE = 2**26  # signs multiplied in the time that other threads take to begin
@@ -143,11 +143,11 @@ def _results(
     return bounds, torch.empty((rows, 0), dtype=torch.int32), words
 
 
-def _parts(rows: int, tiles: int) -> tuple[int, int]:
+def _parts(rows: int, tiles: np.ndarray, planes: int) -> tuple[int, int]:
     """(pieces, column parts): rows are cut first, columns too where rows are few."""
-    blocks = -(-rows // ROWS)
+    blocks = -(-rows // xnor_product.rows_at_a_time(tiles, planes))
     wanted = PIECES * torch.get_num_threads()
-    across = min(tiles, -(-wanted // max(blocks, 1))) if blocks < wanted else 1
+    across = min(len(tiles), -(-wanted // max(blocks, 1))) if blocks < wanted else 1
     return blocks * across, across
 
 
@@ -162,10 +162,10 @@ def xnor_matmul(
     n, k = shape
     rows = x.contiguous().numpy()
     planes = rows.shape[1] if rows.ndim == 3 else 1
-    rows = rows.reshape(len(rows), planes, rows.shape[-1]).view(np.uint8)
+    rows = rows.reshape(len(rows), planes, rows.shape[-1]).view(np.uint64)
     tiles = w[0].contiguous().numpy()
     bounds, sums, bits = _results(len(rows), n, thresholds, out)
-    pieces, across = _parts(len(rows), len(tiles))
+    pieces, across = _parts(len(rows), tiles, planes)
     arrays = rows, tiles, k, DIFFERENCES, bounds, sums.numpy(), bits.numpy(), across
     work = len(rows) * planes * n * k
     _in_parts(lambda first, last: xnor_product.matmul(*arrays, first, last), pieces, work)
@@ -190,11 +190,24 @@ def xnor_conv2d(
     pixels = len(images) * sides[0] * sides[1]
     tiles, tap_sums = (part.contiguous().numpy() for part in w)
     bounds, sums, bits = _results(pixels, n, thresholds, out)
-    pieces, across = _parts(pixels, len(tiles))
-    geometry = (channels, *kernel, stride, padding, *sides)
-    arrays = images, tiles, tap_sums, geometry, DIFFERENCES, bounds
+    pieces, across = _parts(pixels, tiles, planes)
+    geometry = (channels, *kernel, stride, padding, *images.shape[1:3], *sides)
+    arrays = _lines(images, channels, padding), tiles, tap_sums, geometry, DIFFERENCES, bounds
     arrays = *arrays, sums.numpy(), bits.numpy(), across
     work = pixels * planes * n * _inputs(shape)
     _in_parts(lambda first, last: xnor_product.conv2d(*arrays, first, last), pieces, work)
     result = sums if thresholds is None else bits
     return result.view(len(images), *sides, result.shape[-1])
+
+
+def _lines(images: np.ndarray, channels: int, padding: int) -> np.ndarray:
+    """(B, H, W, planes, words) uint64 -> padded lines of bits, as `xnor_product.lines` has them."""
+    count, height, width, planes, _ = images.shape
+    words = words_for((width + 2 * padding) * channels)
+    out = np.zeros((count, height + 2 * padding, words, planes), np.uint64)
+    _in_parts(
+        lambda *part: xnor_product.lines(images, channels, padding, out, *part),
+        count,
+        BYTE * images.nbytes,
+    )
+    return out

@@ -14,6 +14,7 @@ row x and 128 columns w, told apart by the dtype of the packed weights:
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 COLUMNS = 128  # of a tile
@@ -23,7 +24,8 @@ VECTORS = 4  # of accumulators in a row of a tile
 WORDS_ACROSS = LANES * VECTORS
 TABLE_BYTES = 32  # of a vector of looked-up counts
 ROWS = 24  # of x at a time: their counts stay in a first-level cache, too
-BLOCKS_AT_A_TIME = 30  # of STEPS half bytes: a byte counts up to 4 * 2 * 30 < 256
+PREPARED = 128 * 1024  # bytes of rows that pass a tile one after the other: in a second-level cache
+BLOCKS_AT_A_TIME = 31  # of STEPS half bytes: a byte counts up to 4 * 2 * 31 < 256
 WORDS_AT_A_TIME = 64
 UNTIL_OVERFLOW = 65472  # bits of a row that a uint16 counts: whole words, below 2^16
 NEVER = 2**31 - 1  # a threshold that no sum of columns that are not there reaches
@@ -180,6 +182,29 @@ tile_rows = _tile(ROWS_TOGETHER)
 tile_row = _tile({types.uint8: 1, types.int64: 1})
 
 
+def _codes(b: ir.IRBuilder, numbers):
+    """A vector of bytes -> twice as many codes: each is twice a half byte, the lower one first."""
+    of = lambda value: ir.Constant(numbers.type, [value] * numbers.type.count)  # noqa: E731
+    low = b.shl(b.and_(numbers, of(15)), of(1))
+    high = b.and_(b.lshr(numbers, of(3)), of(30))
+    count = numbers.type.count
+    places = [i // 2 + count * (i % 2) for i in range(2 * count)]
+    return b.shuffle_vector(low, high, ir.Constant(ir.VectorType(_INT, 2 * count), places))
+
+
+@intrinsic
+def copy(typing, to, source, size):
+    """Copy bytes from one address to another."""
+
+    def emit(context, b, signature, arguments):
+        to, source, size = arguments
+        pointers = [b.inttoptr(address, _BYTE.as_pointer()) for address in (to, source)]
+        cgutils.raw_memcpy(b, *pointers, size, 1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), emit
+
+
 @intrinsic
 def rows_together(typing, weights):
     """How many rows `tile_rows` takes."""
@@ -188,6 +213,30 @@ def rows_together(typing, weights):
         return _constant(ROWS_TOGETHER[weights.dtype])
 
     return types.intp(weights), emit
+
+
+@intrinsic
+def subtract(typing, counts, planes, sums):
+    """COLUMNS int32 at `sums` -= 2 (counts[0] + 2 counts[1] + 4 counts[2] + ...), for all planes.
+
+    A plane's counts are COLUMNS uint16; the next plane's follow.
+    """
+    vector, lanes = ir.VectorType(_INT, 32), 32
+
+    def emit(context, b, signature, arguments):
+        counts, planes, sums = arguments
+        last = b.add(counts, b.mul(b.sub(planes, _constant(1)), _constant(2 * COLUMNS)))
+        for low in range(0, COLUMNS, lanes):
+            index, (total,), close = _loop(b, planes, [_zeros(vector)])
+            at = b.sub(last, b.mul(index, _constant(2 * COLUMNS)))
+            number = b.zext(_load(b, at, ir.VectorType(_SHORT, lanes), 2 * low, 2), vector)
+            total = b.add(b.add(total, total), number)
+            close([total])
+            before = _load(b, sums, vector, 4 * low, 4)
+            _store(b, b.sub(before, b.add(total, total)), sums, 4 * low)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), emit
 
 
 @intrinsic
@@ -215,15 +264,28 @@ def row_bytes(weights):
     return (size + 63) // 64 * 64
 
 
+@intrinsic
+def place(typing, weights, word, row):
+    """Write a word at the address `row` as the tiles read it: as it is, or as 16 codes."""
+
+    def emit(context, b, signature, arguments):
+        _, word, row = arguments
+        if weights.dtype == types.uint8:
+            word = _codes(b, b.bitcast(word, ir.VectorType(_BYTE, 8)))
+        _store(b, word, row)
+        return context.get_dummy_value()
+
+    return types.void(weights, types.uint64, types.intp), emit
+
+
 @njit(nogil=True)
-def prepare(weights, words, row):
-    """Bytes of words -> a row as the tiles read it: the words, or codes of their half bytes."""
-    if weights.itemsize == 1:
-        for i in range(weights.shape[1] // 2):
-            row[2 * i] = (words[i] & 15) << 1
-            row[2 * i + 1] = words[i] >> 4 << 1
-    else:
-        row[: len(words)] = words
+def prepare(weights, words, rows, first):
+    """words (., planes) uint64 -> rows first, first + 1, ... of rows, as many as planes."""
+    size = 16 if weights.itemsize == 1 else 8
+    for plane in range(words.shape[1]):
+        row = rows.ctypes.data + (first + plane) * rows.strides[0]
+        for i in range(words.shape[0]):
+            place(weights, words[i, plane], row + i * size)
 
 
 @njit(nogil=True)
@@ -241,11 +303,12 @@ def count(weights, number, rows, tables, counts, start, end):
     for first in range(start, end, piece):
         part = min(piece, end - first)
         w = weights.ctypes.data + number * weights.strides[0] + first * across
+        low = rows.ctypes.data + first * step
         for r in range(0, whole, together):
-            x, to = rows[r:].ctypes.data + first * step, counts[r:].ctypes.data
+            x, to = low + r * stride, counts.ctypes.data + r * counts.strides[0]
             tile_rows(weights, x, stride, w, part, length, to, tables.ctypes.data)
         for r in range(whole, len(counts)):
-            x, to = rows[r:].ctypes.data + first * step, counts[r:].ctypes.data
+            x, to = low + r * stride, counts.ctypes.data + r * counts.strides[0]
             tile_row(weights, x, stride, w, part, length, to, tables.ctypes.data)
 
 
@@ -258,10 +321,9 @@ def sum_up(weights, number, rows, planes, k, tables, counts, sums):
     for start in range(0, length, span):
         used = counts[: len(sums) * planes]
         count(weights, number, rows, tables, used, start, min(start + span, length))
-        for r in range(len(used)):
-            to, shift = sums[r // planes], r % planes + 1
-            for j in range(COLUMNS):
-                to[j] -= np.int32(used[r, j]) << shift
+        for r in range(len(sums)):
+            of = used.ctypes.data + r * planes * used.strides[0]
+            subtract(of, planes, sums.ctypes.data + r * sums.strides[0])
 
 
 @njit(nogil=True)
@@ -284,90 +346,143 @@ def write(sums, number, thresholds, out, bits):
 
 
 @njit(nogil=True, cache=True)
-def matmul(x, weights, k, tables, thresholds, out, bits, across, first, last):
-    """Pieces first .. last - 1 of a product; a piece is ROWS rows and one of `across` column parts.
+def rows_at_a_time(weights, planes):
+    """How many rows are prepared at a time."""
+    return max(1, PREPARED // (planes * row_bytes(weights)) // ROWS) * ROWS
 
-    x (M, planes, 8 words) uint8; out (M, N) int32 and bits (M, words) int64, of which one is
+
+@njit(nogil=True, cache=True)
+def matmul(x, weights, k, tables, thresholds, out, bits, across, first, last):
+    """Pieces first .. last - 1 of a product: `rows_at_a_time` rows and one of `across` parts of
+    the columns.
+
+    x (M, planes, words) uint64; out (M, N) int32 and bits (M, words) int64, of which one is
     written: see `write`.
     """
-    planes, tiles = x.shape[1], weights.shape[0]
-    rows = np.empty((ROWS * planes, row_bytes(weights)), np.uint8)
-    counts = np.empty((ROWS * planes, COLUMNS), np.uint16)
-    sums = np.empty((ROWS, COLUMNS), np.int32)
+    planes, tiles, together = x.shape[1], weights.shape[0], rows_at_a_time(weights, x.shape[1])
+    together = min(together, len(x))
+    rows = np.empty((together * planes, row_bytes(weights)), np.uint8)
+    sums = np.empty((max(1, ROWS // planes), COLUMNS), np.int32)
+    counts = np.empty((len(sums) * planes, COLUMNS), np.uint16)
     prepared = -1
     for piece in range(first, last):
-        low, part = piece // across * ROWS, piece % across
-        high = min(low + ROWS, len(x))
+        low, part = piece // across * together, piece % across
+        high = min(low + together, len(x))
         if prepared != low:
             for r in range(high - low):
-                for plane in range(planes):
-                    prepare(weights, x[low + r, plane], rows[r * planes + plane])
+                prepare(weights, x[low + r].T, rows, r * planes)
             prepared = low
-        here = sums[: high - low]
         for tile in range(tiles * part // across, tiles * (part + 1) // across):
-            sum_up(weights, tile, rows, planes, k, tables, counts, here)
-            write(here, tile, thresholds, out[low:high], bits[low:high])
+            for r in range(low, high, len(sums)):
+                end = min(r + len(sums), high)
+                here = sums[: end - r]
+                sum_up(weights, tile, rows[(r - low) * planes :], planes, k, tables, counts, here)
+                write(here, tile, thresholds, out[r:end], bits[r:end])
+
+
+@njit(nogil=True, cache=True)
+def lines(x, channels, padding, out, first, last):
+    """Images first .. last - 1 of x (B, H, W, planes, words) uint64 -> lines of bits.
+
+    out (B, H + 2 padding, words of a line, planes) uint64, of zeros: pixels follow each other
+    without a gap, `padding` of them on each side of the image.
+    """
+    whole, pixel = channels & 63 == 0 and x.shape[3] == 1, 8 * x.shape[4]
+    for b in range(first, last):
+        for y in range(x.shape[1]):
+            if whole:
+                line = out.ctypes.data + b * out.strides[0] + (y + padding) * out.strides[1]
+                of = x.ctypes.data + b * x.strides[0] + y * x.strides[1]
+                copy(line + padding * pixel, of, x.shape[2] * pixel)
+                continue
+            for z in range(x.shape[2]):
+                at = (z + padding) * channels
+                copy_bits(x[b, y, z].T, 0, out[b, y + padding], at, channels)
+
+
+@njit(nogil=True)
+def copy_bits(words, start, out, to, bits):
+    """OR bits start .. start + bits - 1 of words (., planes) into those of `out` from `to` on."""
+    for done in range(0, bits, 64):
+        at, shift, left = start + done >> 6, np.uint64(start + done & 63), min(64, bits - done)
+        place, up = to + done >> 6, np.uint64(to + done & 63)
+        mask = ~np.uint64(0) >> np.uint64(64 - left)
+        reaches, enters = shift + np.uint64(left) > 64, up + np.uint64(left) > 64
+        for plane in range(words.shape[1]):
+            word = words[at, plane] >> shift
+            if reaches:
+                word |= words[at + 1, plane] << (np.uint64(64) - shift)
+            word &= mask
+            out[place, plane] |= word << up
+            if enters:
+                out[place + 1, plane] |= word >> (np.uint64(64) - up)
 
 
 @njit(nogil=True)
 def gather(x, geometry, pixel, words, outside):
-    """The signs under the kernel at an output pixel, as words (planes, .), 0 off the image.
+    """The signs under the kernel at an output pixel, as words (., planes), 0 off the image.
 
-    x (B, H, W, planes, words) uint64. geometry: (channels, kh, kw, stride, padding, Ho, Wo).
-    Signs follow each other without a gap: channel fastest, then kx, then ky.
+    x: `lines`. geometry: (channels, kh, kw, stride, padding, H, W, Ho, Wo). Signs follow each other
+    without a gap: channel fastest, then kx, then ky.
     outside: set to the taps off the image. Returns how many they are.
     """
-    channels, height, width, stride, padding, out_height, out_width = geometry
+    channels, height, width, stride, padding, in_height, in_width, out_height, out_width = geometry
     image, left = divmod(pixel, out_height * out_width)
-    top, side = left // out_width * stride - padding, left % out_width * stride - padding
-    words[:] = 0
-    missing = 0
+    top, side = left // out_width * stride, left % out_width * stride
+    run = width * channels
+    if channels & 63:
+        words[:] = 0
+        for y in range(height):
+            copy_bits(x[image, top + y], side * channels, words, y * run, run)
+    else:
+        at = x.ctypes.data + image * x.strides[0] + (side * channels >> 6) * x.strides[2]
+        size = (run >> 6) * x.strides[2]
+        for y in range(height):
+            copy(words.ctypes.data + y * size, at + (top + y) * x.strides[1], size)
+    missing, top, side = 0, top - padding, side - padding
+    if min(top, side) >= 0 and top + height <= in_height and side + width <= in_width:
+        return 0
     for tap in range(height * width):
-        y, z, place = top + tap // width, side + tap % width, tap * channels
-        if y < 0 or z < 0 or y >= x.shape[1] or z >= x.shape[2]:
+        y, z = top + tap // width, side + tap % width
+        if y < 0 or z < 0 or y >= in_height or z >= in_width:
             outside[missing] = tap
             missing += 1
-            continue
-        for plane in range(x.shape[3]):
-            for i in range(x.shape[4]):
-                at, shift = (place + 64 * i) // 64, np.uint64((place + 64 * i) % 64)
-                word = x[image, y, z, plane, i]
-                words[plane, at] |= word << shift
-                if shift and at + 1 < words.shape[1]:
-                    words[plane, at + 1] |= word >> (np.uint64(64) - shift)
     return missing
 
 
 @njit(nogil=True, cache=True)
 def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, across, first, last):
-    """As `matmul`, for the output pixels of x (B, H, W, planes, words) uint64 as rows.
+    """As `matmul`, for the output pixels of images x, as `lines`, for rows.
 
     tap_sums (taps, N in whole tiles) int32: a tap off the image was counted as if -1 (or, of
     planes, -255) stood there, so its sum is added back.
     """
     planes, tiles, taps = x.shape[3], weights.shape[0], tap_sums.shape[0]
-    k, scale = taps * geometry[0], (1 << planes) - 1
-    words = np.empty((planes, (k + 63) // 64), np.uint64)
-    rows = np.empty((ROWS * planes, row_bytes(weights)), np.uint8)
-    counts = np.empty((ROWS * planes, COLUMNS), np.uint16)
-    sums = np.empty((ROWS, COLUMNS), np.int32)
-    outside, missing = np.empty((ROWS, taps), np.int32), np.empty(ROWS, np.int32)
+    k, together = taps * geometry[0], rows_at_a_time(weights, planes)
+    pixels = x.shape[0] * geometry[7] * geometry[8]
+    together, scale = min(together, pixels), (1 << planes) - 1
+    words = np.empty(((k + 63) // 64, planes), np.uint64)
+    rows = np.empty((together * planes, row_bytes(weights)), np.uint8)
+    sums = np.empty((max(1, ROWS // planes), COLUMNS), np.int32)
+    counts = np.empty((len(sums) * planes, COLUMNS), np.uint16)
+    outside, missing = np.empty((together, taps), np.int32), np.empty(together, np.int32)
     prepared = -1
     for piece in range(first, last):
-        low, part = piece // across * ROWS, piece % across
-        high = min(low + ROWS, x.shape[0] * geometry[5] * geometry[6])
+        low, part = piece // across * together, piece % across
+        high = min(low + together, pixels)
         if prepared != low:
             for r in range(high - low):
                 missing[r] = gather(x, geometry, low + r, words, outside[r])
-                for plane in range(planes):
-                    prepare(weights, words[plane].view(np.uint8), rows[r * planes + plane])
+                prepare(weights, words, rows, r * planes)
             prepared = low
-        here = sums[: high - low]
         for tile in range(tiles * part // across, tiles * (part + 1) // across):
-            sum_up(weights, tile, rows, planes, k, tables, counts, here)
-            for r in range(len(here)):
-                for i in range(missing[r]):
-                    lost = tap_sums[outside[r, i], tile * COLUMNS : (tile + 1) * COLUMNS]
-                    for j in range(COLUMNS):
-                        here[r, j] += scale * lost[j]
-            write(here, tile, thresholds, out[low:high], bits[low:high])
+            for r in range(low, high, len(sums)):
+                end = min(r + len(sums), high)
+                here = sums[: end - r]
+                sum_up(weights, tile, rows[(r - low) * planes :], planes, k, tables, counts, here)
+                for i in range(len(here)):
+                    for j in range(missing[r - low + i]):
+                        lost = tap_sums[outside[r - low + i, j], tile * COLUMNS :]
+                        for n in range(COLUMNS):
+                            here[i, n] += scale * lost[n]
+                write(here, tile, thresholds, out[r:end], bits[r:end])
