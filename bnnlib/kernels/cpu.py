@@ -1,7 +1,7 @@
 """The binary kernels on a CPU: `xnor_product` and `sign_bits`, over torch tensors and all threads.
 
 Same functions as in `reference`, but for the layout of packed weights: tiles of 128 output columns,
-as `xnor_product` explains. Weights of convolutions also hold what each tap's signs add up to.
+as `xnor_tiles` explains. Weights of convolutions also hold what each tap's signs add up to.
 """
 
 import math
@@ -12,10 +12,11 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from bnnlib.kernels import sign_bits, xnor_product
+from bnnlib.kernels import sign_bits, xnor_convolution, xnor_product
 from bnnlib.kernels.reference import PLANES, output_sides, words_for
 from bnnlib.kernels.threads import in_parts
-from bnnlib.kernels.xnor_product import COLUMNS, DIFFERENCES, STEPS, WORDS_ACROSS
+from bnnlib.kernels.xnor_product import DIFFERENCES
+from bnnlib.kernels.xnor_tiles import COLUMNS, STEPS, WORDS_ACROSS
 
 LARGEST_BITS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # an infinity's: above is a NaN
 ALONE = 2**26  # signs multiplied in the time that other threads take to begin
@@ -195,18 +196,18 @@ def xnor_conv2d(
     arrays = _lines(images, channels, padding), tiles, tap_sums, geometry, DIFFERENCES, bounds
     arrays = *arrays, sums.numpy(), bits.numpy(), across
     work = pixels * planes * n * _inputs(shape)
-    _in_parts(lambda first, last: xnor_product.conv2d(*arrays, first, last), pieces, work)
+    _in_parts(lambda first, last: xnor_convolution.conv2d(*arrays, first, last), pieces, work)
     result = sums if thresholds is None else bits
     return result.view(len(images), *sides, result.shape[-1])
 
 
 def _lines(images: np.ndarray, channels: int, padding: int) -> np.ndarray:
-    """(B, H, W, planes, words) uint64 -> padded lines of bits, as `xnor_product.lines` has them."""
+    """(B, H, W, planes, words) uint64 -> lines of bits, padded: see `xnor_convolution.lines`."""
     count, height, width, planes, _ = images.shape
     words = words_for((width + 2 * padding) * channels)
     out = np.zeros((count, height + 2 * padding, words, planes), np.uint64)
     _in_parts(
-        lambda *part: xnor_product.lines(images, channels, padding, out, *part),
+        lambda *part: xnor_convolution.lines(images, channels, padding, out, *part),
         count,
         BYTE * images.nbytes,
     )

@@ -26,18 +26,19 @@ if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's t
 def in_parts(kernel: Callable[[int, int], None], count: int, together: int = 1) -> None:
     """Call kernel(first, last) on consecutive pieces of range(count), on all threads; then return.
 
-    Pieces hold a multiple of `together`, but the last. There are a few for every thread, and each
-    takes the next one when it is free, because two processors are seldom equally fast.
+    Pieces begin at multiples of `together`. There are a few for every thread, about equally large,
+    and each takes the next one when it is free, because two processors are seldom equally fast.
     """
-    threads = max(1, torch.get_num_threads())
-    size = -(-count // (threads * PIECES * together)) * together
-    starts = iter(range(0, count, size))
+    threads, units = max(1, torch.get_num_threads()), -(-count // together)
+    pieces = min(units, threads * PIECES)
+    numbers = iter(range(pieces))
 
     def work() -> None:
-        for first in starts:
-            kernel(first, min(first + size, count))
+        for i in numbers:
+            last = units * (i + 1) // pieces * together
+            kernel(units * i // pieces * together, min(last, count))
 
-    others = [_pool(threads - 1).submit(work) for _ in range(min(threads, -(-count // size)) - 1)]
+    others = [_pool(threads - 1).submit(work) for _ in range(min(threads, pieces) - 1)]
     work()
     for other in others:
         other.result()
