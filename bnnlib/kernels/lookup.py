@@ -7,9 +7,11 @@ float32 sums stay float32 sums, in another order, and int16 sums are exact.
 
 Two products cover forward and backward of dense layers and convolutions:
 
-    shifted   out[k, p] = sum over t, r of S[t, r, k] X[r, p + shift[t]]   lanes are positions p
+    shifted   out[p, k] = sum over t, r of S[t, r, k] X[r, p + shift[t]]   lanes are positions p
     gathered  out[t, k, n] = sum over p of S[p + shift[t], k] G[p, n]      lanes are outputs n
 
+Both walk over steps, a table each, as many at a time as stay in a first-level cache. An entry is a
+cache line, and what a tap shifts is read in making the table: looked up, nothing is out of line.
 Every output is summed by one thread in one order: results don't depend on the number of threads.
 """
 
@@ -21,13 +23,15 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 VECTOR_BYTES = 32  # LLVM cuts or joins vectors to the width of the processor
-VECTORS = 4
-ENTRY_BYTES = VECTORS * VECTOR_BYTES  # a tile of table entries: 32 float32 or 64 int16 lanes
+VECTORS = 2
+ENTRY_BYTES = VECTORS * VECTOR_BYTES  # of a table: a tile of 16 float32 or 32 int16 lanes
+TOGETHER = 4  # outputs that take a step at a time
+SCALE = 8  # codes are kept times this, which a processor's addressing undoes
 SIGNS = list(product((-1, 1), repeat=4))  # code -> digits; the first row's digit is the slowest
 TRITS = list(product((-1, 0, 1), repeat=3))
-TABLE_BYTES = 20 * 1024  # of tables at a time: they stay in a first-level cache
-LONE_TABLE_BYTES = 56 * 1024  # without taps: fewer steps share a pass over the sums, so more tables
-ROWS = 1024  # of sums at a time: they stay in a second-level cache
+SIGN_TABLE, TRIT_TABLE = len(SIGNS) * ENTRY_BYTES, len(TRITS) * ENTRY_BYTES
+TABLE_BYTES = 24 * 1024  # of tables at a time: they stay in a first-level cache
+ROWS = 1152  # of sums at a time: they stay in a second-level cache
 TILES_TOGETHER = 4  # finished before they are written, in `gathered`
 
 _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -82,33 +86,27 @@ def _signed_sums(b: ir.IRBuilder, rows: list, digits: list[tuple], zero) -> list
 
 
 def _table_builder(digits: list[tuple]):
-    """An intrinsic that makes one group's table, of which `like` gives the number type.
+    """An intrinsic that makes one vector of each entry of a table; `like` gives the number type.
 
-    rows: address of the group's first row, `stride` bytes before the next. Entry e goes to
-    table + e * entry, `vectors` vectors long.
+    rows: address of the group's first row, `stride` bytes before the next.
     """
 
     @intrinsic
-    def build(typing, like, rows, stride, table, entry, vectors):
+    def build(typing, like, rows, stride, table):
         vector = _VECTOR_OF[like.dtype]
 
         def emit(context, b, signature, arguments):
-            _, rows, stride, table, entry, vectors = arguments
-            index, close = _loop(b, vectors)
-            offset = b.mul(index, _constant(VECTOR_BYTES))
-            rows, table = b.add(rows, offset), b.add(table, offset)
+            _, rows, stride, table = arguments
             loaded = []
             for _ in digits[0]:
                 loaded.append(b.load(_at(b, rows, vector), align=2))
                 rows = b.add(rows, stride)
             zero = ir.Constant(vector, [0] * vector.count)
-            for value in _signed_sums(b, loaded, digits, zero):
-                b.store(value, _at(b, table, vector), align=2)
-                table = b.add(table, entry)
-            close()
+            for e, value in enumerate(_signed_sums(b, loaded, digits, zero)):
+                b.store(value, _at(b, table, vector, e * ENTRY_BYTES), align=VECTOR_BYTES)
             return context.get_dummy_value()
 
-        return types.void(like, *[types.intp] * 5), emit
+        return types.void(like, *[types.intp] * 3), emit
 
     return build
 
@@ -117,41 +115,41 @@ build_signs, build_trits = _table_builder(SIGNS), _table_builder(TRITS)
 
 
 @intrinsic
-def add_entries(typing, like, table, entry, offsets, codes, step, row, sums, steps):
-    """Add to two rows of sums, ENTRY_BYTES each, one table entry for every step.
+def add_entries(typing, like, table, advance, codes, step, sums, steps):
+    """Add to TOGETHER rows of sums, ENTRY_BYTES each, one table entry for every step.
 
-    Step s of row r takes the entry at table + offsets[s] + entry * codes[s * step + r * row];
-    addresses, strides and offsets are in bytes.
+    Step s has its table at table + s * advance, and a byte for each row from codes + s * step on;
+    addresses and strides are in bytes.
     """
     vector = _VECTOR_OF[like.dtype]
-    places = [(r, VECTOR_BYTES * j) for r in range(2) for j in range(VECTORS)]
+    places = [(r, VECTOR_BYTES * j) for r in range(TOGETHER) for j in range(VECTORS)]
 
     def emit(context, b, signature, arguments):
-        _, table, entry, offsets, codes, step, row, sums, steps = arguments
+        _, table, advance, codes, step, sums, steps = arguments
         targets = [_at(b, sums, vector, r * ENTRY_BYTES + j) for r, j in places]
-        start, before = [b.load(target, align=2) for target in targets], b.block
+        start, before = [b.load(target, align=VECTOR_BYTES) for target in targets], b.block
         index, close = _loop(b, steps)
         body, running = b.block, [b.phi(vector) for _ in places]
-        skipped = b.load(_at(b, b.add(offsets, b.mul(index, _constant(4))), _INT), align=4)
-        base = b.add(table, b.zext(skipped, _LONG))
-        code = b.add(codes, b.mul(index, step))
+        base, code = b.add(table, b.mul(index, advance)), b.add(codes, b.mul(index, step))
+        word = b.load(_at(b, code, _INT), align=4)  # loads are scarce, cutting a word is not
         entries = []
-        for _ in range(2):
-            number = b.zext(b.load(_at(b, code, _BYTE), align=1), _LONG)
-            entries.append(b.add(base, b.mul(number, entry)))
-            code = b.add(code, row)
+        for _ in range(TOGETHER):
+            number = b.zext(b.trunc(word, _BYTE), _LONG)
+            entries.append(b.add(base, b.mul(number, _constant(ENTRY_BYTES // SCALE))))
+            word = b.lshr(word, ir.Constant(_INT, 8))
         sums_now = []
         for phi, first, (r, j) in zip(running, start, places, strict=True):
-            value = _adder(b, vector)(phi, b.load(_at(b, entries[r], vector, j), align=2))
+            entry = b.load(_at(b, entries[r], vector, j), align=VECTOR_BYTES)
+            value = _adder(b, vector)(phi, entry)
             phi.add_incoming(first, before)
             phi.add_incoming(value, body)
             sums_now.append(value)
         close()
         for target, value in zip(targets, sums_now, strict=True):
-            b.store(value, target, align=2)
+            b.store(value, target, align=VECTOR_BYTES)
         return context.get_dummy_value()
 
-    return types.void(like, *[types.intp] * 8), emit
+    return types.void(like, *[types.intp] * 6), emit
 
 
 @intrinsic
@@ -172,62 +170,60 @@ def stream(typing, like, source, target):
 
 
 @njit(nogil=True)
-def aligned(table):
+def aligned(memory):
     """The first address in it that starts a cache line.
 
-    Called where the table is used, and not before: Numba frees an array after its last use.
+    Called where the memory is used, and not before: Numba frees an array after its last use.
     """
-    return (table.ctypes.data + 63) // 64 * 64
+    return (memory.ctypes.data + 63) // 64 * 64
+
+
+@njit(nogil=True)
+def lines(rows, like):
+    """Uninitialized (rows, lanes of an entry), each row a cache line, of the type of `like`."""
+    lanes = ENTRY_BYTES // like.itemsize
+    memory = np.empty((rows + 1) * lanes, like.dtype)
+    skip = (64 - memory.ctypes.data % 64) % 64 // like.itemsize
+    return memory[skip : skip + rows * lanes].reshape(rows, lanes)
 
 
 @njit(nogil=True, cache=True)
-def block_of_groups(groups, taps, lanes, reach, size):
-    """(groups whose tables are kept at a time, lanes of an entry) in `shifted`."""
-    quarter = ENTRY_BYTES // size // VECTORS
-    width = (lanes + reach + quarter - 1) // quarter * quarter
-    room = TABLE_BYTES if taps > 1 else LONE_TABLE_BYTES
-    return max(1, min(groups, room // (16 * width * size))), width
+def shifted(planes, vectors, shifts, codes, out, first, last):
+    """Pieces first .. last - 1 of out (P, K) float32 = the shifted product.
 
-
-@njit(nogil=True, cache=True)
-def shifted(planes, start, shifts, codes, step, row, out, first, last):
-    """Pieces first .. last - 1 of out (K, P) = the shifted product; K even, P in whole tiles.
-
-    planes (R, .) float32 or int16, R a multiple of 4: position p of plane r is
-    planes[r, start + p], and shifted positions lie inside too. codes: the byte of output k in step
-    s is codes[s * step + k * row]. Steps run over blocks of groups of four planes, in a block over
-    shifts, in a shift over the block's groups: `block_of_groups` says how large a block is.
-    A piece is one tile of ROWS outputs; first the first tile's pieces, then the next one's.
+    planes (., pitch) float32 or int16; vectors (2 * tiles, 3): where in the planes' memory the
+    lanes of a vector begin for the first channel and no shift, where they go in out, how many
+    count. The next channel is a pitch further, a tap `shifts` (T,); codes (T * groups, K in fours)
+    of four channels each. A piece is one tile of ROWS outputs.
     """
-    size = planes.itemsize
-    lanes, taps, groups = ENTRY_BYTES // size, len(shifts), planes.shape[0] // 4
-    left, pieces = -shifts.min(), shifted_pieces(out.shape[0])
-    block, width = block_of_groups(groups, taps, lanes, left + shifts.max(), size)
-    entry, stride = width * size, planes.strides[0]
-    table = np.empty(block * 16 * entry + 64, np.uint8)
-    offsets = np.empty(block * taps, np.int32)
-    sums = np.empty((min(ROWS, out.shape[0]), lanes), planes.dtype)
+    size, step, steps = planes.itemsize, codes.strides[0], len(codes)
+    lanes, groups, block = VECTOR_BYTES // size, steps // len(shifts), TABLE_BYTES // SIGN_TABLE
+    table, sums = np.empty(TABLE_BYTES + 64, np.uint8), lines(min(ROWS, codes.shape[1]), planes)
+    pieces = shifted_pieces(out.shape[1])
     for piece in range(first, last):
-        t, low = piece // pieces, piece % pieces * ROWS
-        high, base = min(low + ROWS, out.shape[0]), aligned(table)
-        sums[: high - low] = 0
-        window = planes.ctypes.data + (start + t * lanes - left) * size
-        for g in range(0, groups, block):
-            count = min(block, groups - g)
+        tile, low = piece // pieces, piece % pieces * ROWS
+        high, base = min(low + ROWS, out.shape[1]), aligned(table)
+        sums[:] = 0
+        for s in range(0, steps, block):
+            count = min(block, steps - s)
             for i in range(count):
-                rows = window + (g + i) * 4 * stride
-                to = base + i * 16 * entry
-                build_signs(planes, rows, stride, to, entry, entry // VECTOR_BYTES)
-            for s in range(taps):
-                for i in range(count):
-                    offsets[s * count + i] = i * 16 * entry + (shifts[s] + left) * size
-            here, steps = codes.ctypes.data + g * taps * step, taps * count
-            for k in range(low, high, 2):
+                tap, group = (s + i) // groups, (s + i) % groups
+                for j in range(VECTORS):
+                    at = vectors[VECTORS * tile + j, 0] + shifts[tap] + 4 * group * planes.shape[1]
+                    to = base + i * SIGN_TABLE + j * VECTOR_BYTES
+                    build_signs(planes, planes.ctypes.data + at * size, planes.strides[0], to)
+            for k in range(low, high, TOGETHER):
+                here = codes.ctypes.data + s * step + k
                 to = sums.ctypes.data + (k - low) * ENTRY_BYTES
-                add_entries(
-                    planes, base, entry, offsets.ctypes.data, here + k * row, step, row, to, steps
-                )
-        out[low:high, t * lanes : (t + 1) * lanes] = sums[: high - low]
+                add_entries(planes, base, SIGN_TABLE, here, step, to, count)
+        for j in range(VECTORS):
+            _, to, count = vectors[VECTORS * tile + j]
+            for k in range(low, high, 16):
+                part = sums[k - low : min(k + 16, high) - low, j * lanes : (j + 1) * lanes]
+                for lane in range(count):
+                    line = out[to + lane, k : k + 16]
+                    for i in range(len(part)):
+                        line[i] = part[i, lane]
 
 
 @njit(nogil=True, cache=True)
@@ -237,52 +233,49 @@ def shifted_pieces(outputs):
 
 
 @njit(nogil=True, cache=True)
-def gathered(grads, codes, start, shifts, group, out, first, last):
-    """Tiles of 32 columns first .. last - 1 of out (T, K even, N), the gathered product.
+def gathered(grads, codes, start, group, out, first, last):
+    """Tiles of 16 columns first .. last - 1 of out (T, K in fours, N) = start (T, N) + the product.
 
-    grads (P, N) float32, N in whole tiles, P a multiple of `group`: 4 for signs, 3 for signs and
-    zeros. codes (., K) uint8: for signs, row start + p holds the codes of rows p to p + 3, whatever
-    p; for signs and zeros, row start + g those of group g. Several tiles are finished before they
-    are written, because memory is slow where short pieces lie far apart.
+    grads (N / 16, groups * group, 16) float32, group 4 for signs, 3 for signs and zeros; codes
+    (groups, T * K) uint8. Several tiles are finished before they are written, because memory
+    is slow where short pieces lie far apart.
     """
-    rows, lanes = len(shifts) * out.shape[1], ENTRY_BYTES // 4
-    sums = np.empty((TILES_TOGETHER, min(rows, ROWS), lanes), np.float32)
+    rows, lanes = out.shape[0] * out.shape[1], ENTRY_BYTES // 4
+    pieces = (rows + ROWS - 1) // ROWS
+    chunk = (rows // TOGETHER + pieces - 1) // pieces * TOGETHER
+    sums = lines(TILES_TOGETHER * chunk, grads)
     for t in range(first, last, TILES_TOGETHER):
         tiles = min(TILES_TOGETHER, last - t)
-        for low in range(0, rows, ROWS):
-            high = min(low + ROWS, rows)
+        for low in range(0, rows, chunk):
+            high = min(low + chunk, rows)
             for i in range(tiles):
-                part = sums[i, : high - low]
-                gather_tile(grads, codes, start, shifts, group, out.shape[1], t + i, low, part)
+                part = sums[i * chunk :][: high - low]
+                for k in range(high - low):
+                    for lane in range(lanes):
+                        part[k, lane] = start[(low + k) // out.shape[1], (t + i) * lanes + lane]
+                gather_tile(grads[t + i], codes[:, low:high], group, part)
             for k in range(high - low):
                 to = out.ctypes.data + (low + k) * out.strides[1] + t * ENTRY_BYTES
                 for i in range(tiles):
-                    stream(grads, sums[i, k:].ctypes.data, to + i * ENTRY_BYTES)
+                    source = sums.ctypes.data + (i * chunk + k) * ENTRY_BYTES
+                    stream(grads, source, to + i * ENTRY_BYTES)
 
 
 @njit(nogil=True, cache=True)
-def gather_tile(grads, codes, start, shifts, group, width, tile, low, sums):
-    """Rows low, low + 1, ... of one tile of `gathered`, as many as `sums` (., 32) holds."""
-    signs = group == 4
-    entries, advance = (16, 4) if signs else (27, 1)
-    table_bytes, stride, step = entries * ENTRY_BYTES, grads.strides[0], advance * codes.strides[0]
-    groups = grads.shape[0] // group
-    block = min(groups, LONE_TABLE_BYTES // table_bytes)
-    table = np.empty(block * table_bytes + 64, np.uint8)
-    offsets = (np.arange(block) * table_bytes).astype(np.int32)
-    sums[:] = 0
-    for g in range(0, groups, block):
-        count, base = min(block, groups - g), aligned(table)
+def gather_tile(grads, codes, group, sums):
+    """Add to sums (K, 16) the product of a tile's grads (groups * group, 16): codes (groups, K)."""
+    advance, step = SIGN_TABLE if group == 4 else TRIT_TABLE, codes.strides[0]
+    block, table = TABLE_BYTES // advance, np.empty(TABLE_BYTES + 64, np.uint8)
+    for g in range(0, len(codes), block):
+        count, base = min(block, len(codes) - g), aligned(table)
         for i in range(count):
-            rows = grads.ctypes.data + (g + i) * group * stride + tile * ENTRY_BYTES
-            to = base + i * table_bytes
-            if signs:
-                build_signs(grads, rows, stride, to, ENTRY_BYTES, VECTORS)
-            else:
-                build_trits(grads, rows, stride, to, ENTRY_BYTES, VECTORS)
-        for k in range(0, len(sums), 2):
-            tap, channel = (low + k) // width, (low + k) % width
-            here = codes.ctypes.data + (start + g * advance + shifts[tap]) * codes.strides[0]
-            to = sums.ctypes.data + k * ENTRY_BYTES
-            at = offsets.ctypes.data
-            add_entries(grads, base, ENTRY_BYTES, at, here + channel, step, 1, to, count)
+            for skip in range(0, ENTRY_BYTES, VECTOR_BYTES):
+                rows = grads.ctypes.data + (g + i) * group * ENTRY_BYTES + skip
+                to = base + i * advance + skip
+                if group == 4:
+                    build_signs(grads, rows, ENTRY_BYTES, to)
+                else:
+                    build_trits(grads, rows, ENTRY_BYTES, to)
+        here, to = codes.ctypes.data + g * step, sums.ctypes.data
+        for k in range(0, len(sums), TOGETHER):
+            add_entries(grads, base, advance, here + k, step, to + k * ENTRY_BYTES, count)
