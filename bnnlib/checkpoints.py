@@ -32,7 +32,7 @@ class State:
     network: nn.Sequential
     optimizer: torch.optim.Optimizer
     shuffle: Generator  # of the images' order; on the CPU
-    noise: Generator | None  # of stochastic binarization and dropout; on the device
+    noise: Generator  # of stochastic binarization and rounding, and of dropout; on the device
     signs: dict[str, Tensor]  # of the latent weights when the epoch began
     best: dict[str, Tensor] = field(default_factory=dict)  # the best epoch's network
     order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))  # the epoch's
@@ -193,9 +193,8 @@ def _numbers(entries: dict) -> dict:
 def _tensors(state: State) -> dict[str, Tensor]:
     """What of a state is a tensor, by a name with its kind in front."""
     tensors = {"order": state.order, "shuffle": state.shuffle.get_state()}
+    tensors["noise"] = state.noise.get_state()
     tensors["losses"] = torch.stack(state.losses) if state.losses else torch.empty(0)
-    if state.noise is not None:
-        tensors["noise"] = state.noise.get_state()
     named = {"network": state.network.state_dict(), "best": state.best, "signs": state.signs}
     for kind, group in named.items():
         tensors |= {f"{kind}/{name}": tensor for name, tensor in group.items()}
@@ -224,8 +223,7 @@ def restore(state: State, facts: dict, tensors: dict[str, Tensor]) -> None:
     device = own[next(iter(own))].device
     state.order, state.losses = tensors["order"].to(device), list(tensors["losses"].to(device))
     state.shuffle.set_state(tensors["shuffle"])
-    if state.noise is not None:
-        state.noise.set_state(tensors["noise"])
+    state.noise.set_state(tensors["noise"])
     state.history = facts["history"]
     state.started = time.perf_counter() - facts["seconds"]
 

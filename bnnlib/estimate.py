@@ -23,7 +23,8 @@ def seconds(recipe: Recipe, profile: str, device: str, done: tuple[int, int] = (
     epochs, steps = done
     steps_left = (recipe.epochs - epochs) * _steps(recipe, training) - steps
     images_left = (recipe.epochs - epochs) * len(training.validation.images)
-    images_left += 2 * len(training.test.images)  # the last network and the best one
+    images_left += 2 * len(training.test.images)  # the last network and the best one, at most
+    images_left += len(training.validation.images)  # as many of the training's, at most
     return MARGIN * (steps_left * step + images_left * image)
 
 
@@ -41,7 +42,7 @@ def pace(recipe: Recipe, profile: str, device: str) -> tuple[float, float]:
     _steps_until(WARM_UP + TIMED, state, recipe, training.train)
     trained = time.perf_counter()
     count = fit.EVALUATION_BATCH
-    few = Images(training.validation.images[:count], training.validation.labels[:count])
+    few = fit.first_images(training.validation, count)
     fit.evaluate(state.network, few)
     evaluated = time.perf_counter()
     return (trained - started) / TIMED, (evaluated - trained) / len(few.images)

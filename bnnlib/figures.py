@@ -97,7 +97,7 @@ def learning_curves(records: list[dict], read_off: dict[str, dict] | None = None
     losses.set_xlabel("epoch")
     losses.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=(1, 2, 5, 10)))
     errors.legend(frameon=False, fontsize="small")
-    return _stamped(figure, records)
+    return stamped(figure, records)
 
 
 def _curve(axes: Axes, group: pd.DataFrame, column: str, label: str = "", **line) -> None:
@@ -145,7 +145,7 @@ def effects(records: list[dict], baseline: str) -> Figure:
     profiles = ", ".join(sorted({record["profile"] for record in records}))
     label = f"test error of each seed, {profiles} profile (%"
     _scale(axes, "x", [v for values in errors.values() for v in values], label)
-    return _stamped(figure, records)
+    return stamped(figure, records)
 
 
 def _band(axes: Axes, mean: float, std: float | None) -> None:
@@ -192,7 +192,31 @@ def interaction(records: list[dict], lines: Lines, levels: list[str]) -> Figure:
     axes.set(xlim=(-0.4, len(levels) - 0.6), ylabel="test error of each seed (%)")
     axes.grid(axis="x", visible=False)
     axes.legend(frameon=False, fontsize="small")
-    return _stamped(figure, records)
+    return stamped(figure, records)
+
+
+def by_bits(records: list[dict], lines: dict[str, dict[int, str]], baseline: str) -> Figure:
+    """Test error of every run by its bits: a dot is one seed, a line joins means.
+
+    `lines`: how numbers are rounded -> bits -> the recipe's name; all have the same bits. The band
+    is the baseline's mean plus and minus its standard deviation over seeds.
+    """
+    if not (errors := test_errors(records, baseline)):
+        return nothing_to_draw()
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
+    mean, std = _mean_std(errors)
+    axes.axhline(mean, color="#555555", linewidth=1, label="float32")
+    axes.axhspan(mean - (std or 0), mean + (std or 0), color="#555555", alpha=0.15, lw=0)
+    for (label, names), tint in zip(lines.items(), ("theano", "torch7"), strict=True):
+        groups = [test_errors(records, name) for name in names.values()]
+        _line(axes, label, groups, COLOURS[tint])
+        axes.set_xticks(range(len(names)), list(names))
+        errors = errors + [error for group in groups for error in group]
+    _scale(axes, "y", errors, "test error of each seed\n(%")
+    axes.set_xlabel("bits")
+    axes.grid(axis="x", visible=False)
+    axes.legend(frameon=False, fontsize="small")
+    return stamped(figure, records)
 
 
 def _line(axes: Axes, label: str, groups: list[list[float]], tint: str) -> None:
@@ -222,7 +246,7 @@ def nothing_to_draw() -> Figure:
     return figure
 
 
-def _stamped(figure: Figure, records: list[dict]) -> Figure:
+def stamped(figure: Figure, records: list[dict]) -> Figure:
     """Say on the figure itself that some of its data are no real images."""
     if any(record["provenance"]["stand_in"] for record in records):
         figure.suptitle(STAND_IN, color=CHANGED, fontsize="medium", x=0.99, ha="right")

@@ -45,16 +45,23 @@ def evaluate(network: nn.Module, split: Images) -> tuple[float, float]:
     return loss / len(split.images), 100 * errors / len(split.images)
 
 
+def first_images(split: Images, count: int) -> Images:
+    """The first `count` of a split, or all of a smaller one."""
+    return Images(split.images[:count], split.labels[:count])
+
+
 def begin(recipe: Recipe, training: TrainingData, seed: int, device: str = "cpu") -> State:
     """A run before its first step: a function of the recipe, the input's scale and the seed."""
     network = models.build_network(recipe, seed, device)
     network[0].scale.fill_(training.scale)
     network[0].offset.fill_(training.offset)
+    # A network without noise of its own may be rounded stochastically.
+    noise = models.noise_generator(network) or Generator(device).manual_seed(3 * seed + 1)
     return State(
         network=network,
-        optimizer=optim.build_optimizer(recipe, network),
+        optimizer=optim.build_optimizer(recipe, network, noise),
         shuffle=Generator().manual_seed(3 * seed + 2),
-        noise=models.noise_generator(network),
+        noise=noise,
         signs=analysis.latent_signs(network),
     )
 
@@ -97,10 +104,12 @@ def fit(
     device: str = "cpu",
     checkpoint: Path | None = None,
 ) -> tuple[list[dict], dict, nn.Sequential]:
-    """Train once. Returns (history, outcome, network): an entry an epoch, the test errors, the net.
+    """Train once. Returns (history, outcome, network): an entry an epoch, what came out, the net.
 
     The paper's selection: the test error is that of the epoch with the best validation error, the
-    latest of equals (binary_net.py:296-304). The network returned is that epoch's.
+    latest of equals (binary_net.py:296-304). The network returned is that epoch's; of it are also
+    the loss and the error on training images in evaluation mode, to be compared with the
+    validation's: as many images as are held out, or all if they are fewer.
     checkpoint: where a long run leaves its state every few minutes, and from where it goes on after
     an interruption; on a CPU to the very same numbers.
     Raises FloatingPointError, naming recipe, epoch and step, when the loss is no longer finite,
@@ -124,13 +133,25 @@ def fit(
             _show_epoch(progress, state.history, recipe)
             if keeper.due():
                 keeper.keep(state)
-    outcome = {
-        "best_epoch": best_epoch(state.history),
-        "final_test_error": evaluate(state.network, training.test)[1],
+    return state.history, _select(state, training), state.network
+
+
+def _select(state: State, training: TrainingData) -> dict:
+    """Turn the last epoch's network into the best one's; -> the errors in % of both."""
+    best, network = best_epoch(state.history), state.network
+    error = last_error = evaluate(network, training.test)[1]
+    if best < state.epoch:  # else they are the same
+        network.load_state_dict(state.best)
+        error = evaluate(network, training.test)[1]
+    seen = first_images(training.train, len(training.validation.images))
+    seen_loss, seen_error = evaluate(network, seen)
+    return {
+        "best_epoch": best,
+        "final_test_error": last_error,
+        "test_error": error,
+        "selected_train_loss": seen_loss,
+        "selected_train_error": seen_error,
     }
-    state.network.load_state_dict(state.best)
-    outcome["test_error"] = evaluate(state.network, training.test)[1]
-    return state.history, outcome, state.network
 
 
 def best_epoch(history: list[dict]) -> int:

@@ -10,11 +10,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from bnnlib import fused
 from bnnlib.binarize import power_of_two
 from bnnlib.layers import BinaryConv2d, BinaryLinear
+from bnnlib.rounding import Rounding, round_gradient, round_latent
 from bnnlib.rules import FUSED, UPDATES, Rule
 
 if TYPE_CHECKING:  # recipes import this module for its enums
@@ -42,27 +43,43 @@ class Optimizer(torch.optim.Optimizer):
 
     The multiplier acts on the finished step, the clipping follows it (binary_net.py:193-194;
     adaMax_binary_clip_shift.lua:67-71). `t` lies in the groups, so that `state_dict` has it.
+    A group's gradients are rounded to `gradient_bits` before the update, its parameters to
+    `latent_bits` after it, 0 being float32; with a generator, `noise`, stochastically.
     """
 
-    def __init__(self, groups: list[dict], rule: Rule, learning_rate: float):
+    def __init__(
+        self,
+        groups: list[dict],
+        rule: Rule,
+        learning_rate: float,
+        noise: Generator | None = None,
+    ):
         defaults = {"learning_rate": learning_rate, "scale": 1.0, "clip": False, "t": 0}
-        super().__init__(groups, defaults)
-        self.rule = rule
+        super().__init__(groups, defaults | {"latent_bits": 0, "gradient_bits": 0})
+        self.rule, self.noise = rule, noise
 
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
             group["t"] += 1
             for parameter in group["params"]:
-                m, v = self._moments(parameter)
-                of = (parameter, parameter.grad, m, v, group["t"])
-                rate, scale, clip = group["learning_rate"], group["scale"], group["clip"]
-                if self.rule in FUSED and fused.fits(*of[:4]):
-                    FUSED[self.rule](*of, rate, scale, clip)
-                    continue
-                UPDATES[self.rule](*of, rate, scale)
-                if clip:
-                    parameter.clamp_(-1, 1)
+                grad = parameter.grad
+                if group["gradient_bits"]:
+                    grad = round_gradient(grad, group["gradient_bits"], self.noise)
+                self._update(parameter, grad, group)
+                if group["latent_bits"]:
+                    parameter.copy_(round_latent(parameter, group["latent_bits"], self.noise))
+
+    def _update(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
+        """The rule's update and the clipping, in one pass where there is one."""
+        of = (parameter, grad, *self._moments(parameter), group["t"])
+        rate, scale, clip = group["learning_rate"], group["scale"], group["clip"]
+        if self.rule in FUSED and fused.fits(*of[:4]):
+            FUSED[self.rule](*of, rate, scale, clip)
+            return
+        UPDATES[self.rule](*of, rate, scale)
+        if clip:
+            parameter.clamp_(-1, 1)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients; `kernels.sign_product` writes the next ones into their memory."""
@@ -77,18 +94,31 @@ class Optimizer(torch.optim.Optimizer):
         return state["m"], state["v"]
 
 
-def build_optimizer(recipe: Recipe, network: nn.Module) -> Optimizer:
-    """The recipe's optimizer at the rate of its first epoch."""
-    return Optimizer(parameter_groups(recipe, network), recipe.optimizer, recipe.learning_rate)
+def build_optimizer(
+    recipe: Recipe, network: nn.Module, noise: Generator | None = None
+) -> Optimizer:
+    """The recipe's optimizer at the rate of its first epoch.
+
+    noise: what stochastic rounding draws from; on the network's device. Raises ValueError if the
+    recipe rounds stochastically and there is none.
+    """
+    if recipe.rounding is Rounding.NEAREST:
+        noise = None
+    elif noise is None:
+        raise ValueError(f"recipe {recipe.name}: stochastic rounding needs a generator")
+    groups = parameter_groups(recipe, network)
+    return Optimizer(groups, recipe.optimizer, recipe.learning_rate, noise)
 
 
 def parameter_groups(recipe: Recipe, network: nn.Module) -> list[dict]:
-    """One group for each learned parameter, with its `scale` and `clip`."""
+    """One group for each learned parameter, with its `scale`, its `clip` and its bits."""
     return [
         {
             "params": [parameter],
             "scale": _scale(recipe, module, name),
             "clip": _is_clipped(recipe, module, name),
+            "latent_bits": recipe.latent_bits if _is_latent(module, name) else 0,
+            "gradient_bits": recipe.gradient_bits if _is_latent(module, name) else 0,
         }
         for module in network.modules()
         for name, parameter in module.named_parameters(recurse=False)
@@ -98,6 +128,10 @@ def parameter_groups(recipe: Recipe, network: nn.Module) -> list[dict]:
 
 def _is_binary(module: nn.Module) -> bool:
     return isinstance(module, BinaryLinear | BinaryConv2d)
+
+
+def _is_latent(module: nn.Module, name: str) -> bool:
+    return _is_binary(module) and name == "weight"
 
 
 def _scale(recipe: Recipe, module: nn.Module, name: str) -> float:
@@ -113,7 +147,7 @@ def _scale(recipe: Recipe, module: nn.Module, name: str) -> float:
 
 
 def _is_clipped(recipe: Recipe, module: nn.Module, name: str) -> bool:
-    latent = _is_binary(module) and name == "weight"
+    latent = _is_latent(module, name)
     return recipe.clip is Clip.EVERYTHING or (recipe.clip is Clip.WEIGHTS and latent)
 
 

@@ -43,9 +43,13 @@ QUICK_SVHN = {
 }
 QUICK_GRADIENTS = {"hidden": (128, 128, 128), "epochs": 5, "train_images": 16_000}
 QUICK_SHIFT = {"hidden": (128, 128, 128), "epochs": 3, "train_images": 16_000, "halve_every": 0.5}
+QUICK_OPEN = {"hidden": (128, 128, 128), **HIGH_MNIST, "epochs": 3, "train_images": 3_000}
 QUICK_GAPS_MNIST = {"hidden": (256, 256, 256), "epochs": 3, "train_images": 10_000}
 QUICK_GAPS_CIFAR10 = {"hidden": (8, 16, 32), "dense": 128, "epochs": 2, "train_images": 4_000}
 
+EVENING_OPEN = {"hidden": (512, 512, 512), "epochs": 10, "train_images": 15_000}
+# Few images, many times: a network must be able to overfit before anything can keep it from that.
+EVENING_REGULARIZERS = {"hidden": (512, 512, 512), "epochs": 20, "train_images": 3_000}
 EVENING_SVHN = {"epochs": 2, "train_images": 120_000}
 
 
@@ -62,6 +66,8 @@ SMOKE = {
     **_each(ablations.SHIFT, TINY["mlp"]),
     **_each(ablations.GAPS_MNIST, TINY["mlp"]),
     **_each(ablations.GAPS_CIFAR10, TINY["convnet"]),
+    **_each(ablations.OPEN_BITS, TINY["mlp"]),
+    **_each(ablations.OPEN_REGULARIZERS, TINY["mlp"]),
 }
 
 QUICK = {
@@ -84,6 +90,8 @@ QUICK = {
     "gaps-mnist-shift": {**QUICK_GAPS_MNIST, "halve_every": 0.5},
     **_each(ablations.GAPS_CIFAR10, {**QUICK_GAPS_CIFAR10, **HIGH_CIFAR10}),
     "gaps-cifar10-shift": {**QUICK_GAPS_CIFAR10, "halve_every": 1 / 4},
+    **_each(ablations.OPEN_BITS, QUICK_OPEN),
+    **_each(ablations.OPEN_REGULARIZERS, QUICK_OPEN),
 }
 
 EVENING = {
@@ -106,6 +114,8 @@ EVENING = {
     "gaps-mnist-shift": {"epochs": 10, "halve_every": 1.0},
     **_each(ablations.GAPS_CIFAR10, {"epochs": 5}),
     "gaps-cifar10-shift": {"epochs": 5, "halve_every": 0.5},
+    **_each(ablations.OPEN_BITS, EVENING_OPEN),
+    **_each(ablations.OPEN_REGULARIZERS, EVENING_REGULARIZERS),
 }
 
 PROFILES: dict[str, dict[str, dict]] = {

@@ -7,6 +7,7 @@ from enum import StrEnum
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Initialization, Normalization
 from bnnlib.optim import Clip, Multiplier
+from bnnlib.rounding import Rounding
 from bnnlib.rules import Rule
 
 
@@ -47,11 +48,16 @@ class Recipe:
     final_learning_rate: float  # exponential by epoch, to this in epoch `epochs` + 1; 0: halved
     halve_every: float  # epochs between two halvings of the rate; 0: exponential
     train_images: int = 0  # how many of the training split are used; 0: all
+    # Fields below are younger than some records: `runs.read_record` gives those the default.
+    latent_bits: int = 0  # in which latent weights are kept between updates; 0: float32
+    gradient_bits: int = 0  # of the gradients of binary weights, scaled by layer; 0: float32
+    rounding: Rounding = Rounding.NEAREST  # to those bits
 
     def __post_init__(self):
         _check_network(self)
         _check_training(self)
         _check_schedule(self)
+        _check_bits(self)
         if self.optimizer is not Rule.ADAM:
             _check_shifts(self)
 
@@ -93,6 +99,19 @@ def _check_schedule(recipe: Recipe) -> None:
     exponential, halved = recipe.final_learning_rate > 0, recipe.halve_every > 0
     rule = "or final_learning_rate must be positive, and not both"
     _require(recipe, "halve_every", exponential != halved, rule)
+
+
+def _check_bits(recipe: Recipe) -> None:
+    latent, gradient = recipe.latent_bits, recipe.gradient_bits
+    clipped = recipe.weights is not Binarization.NONE and recipe.clip is not Clip.NOTHING
+    _require(recipe, "latent_bits", 0 <= latent <= 16, "must be 0 or 1 to 16")
+    _require(recipe, "latent_bits", clipped or not latent, "is for clipped latent weights")
+    is_binary = recipe.weights is not Binarization.NONE
+    _require(recipe, "gradient_bits", gradient == 0 or 2 <= gradient <= 16, "must be 0 or 2 to 16")
+    _require(recipe, "gradient_bits", is_binary or not gradient, "is for binary weights")
+    rounded = latent > 0 or gradient > 0
+    rule = "needs latent_bits or gradient_bits"
+    _require(recipe, "rounding", rounded or recipe.rounding is Rounding.NEAREST, rule)
 
 
 def _check_shifts(recipe: Recipe) -> None:

@@ -7,14 +7,14 @@ profile changes in them, `citations` where their values come from; all are offer
 from dataclasses import replace
 
 from bnnlib.ablations import *  # noqa: F403 - recipes alone, each by its own name
-from bnnlib.ablations import CIFAR10_ABLATIONS, GAPS_CIFAR10, GAPS_MNIST, GRADIENTS, SHIFT
+from bnnlib.ablations import ABLATIONS
 from bnnlib.catalogue import *  # noqa: F403
 from bnnlib.catalogue import PAPER
 from bnnlib.citations import SOURCES, Source  # noqa: F401
 from bnnlib.profiles import PROFILES
 from bnnlib.recipe import Preprocessing, Recipe  # noqa: F401
 
-RECIPES = (*PAPER, *CIFAR10_ABLATIONS, *GRADIENTS, *SHIFT, *GAPS_MNIST, *GAPS_CIFAR10)
+RECIPES = (*PAPER, *ABLATIONS)
 
 
 def at_profile(recipe: Recipe, profile: str) -> Recipe:

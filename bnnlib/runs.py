@@ -12,7 +12,7 @@ import platform
 import subprocess
 import token
 import tokenize
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -44,13 +44,16 @@ DETERMINING = (
     "kernels/sign_bits",
     "kernels/sign_product",
     "kernels/threads",
+    "kernels/xnor_convolution",
     "kernels/xnor_product",
+    "kernels/xnor_tiles",
     "layers",
     "models",
     "normalization",
     "optim",
     "preprocessing",
     "products",
+    "rounding",
     "rules",
 )
 # What `dirty` looks at: everything that makes results, and nothing that they are made into.
@@ -133,7 +136,10 @@ def write_record(path: Path, record: dict) -> None:
 
 
 def read_record(path: Path) -> dict:
-    """Read a record. Raises ValueError if it is damaged, edited or of another schema."""
+    """Read a record. Raises ValueError if it is damaged, edited or of another schema.
+
+    Its recipe is returned with every field of today: see `complete`.
+    """
     try:
         record = json.loads(path.read_bytes())
         if record["schema"] != SCHEMA:
@@ -144,7 +150,17 @@ def read_record(path: Path) -> dict:
         raise ValueError(
             f"{path.name} in {path.parent.name} is no intact run record: {error}"
         ) from error
-    return record
+    return {**record, "recipe": complete(record["recipe"])} if "recipe" in record else record
+
+
+def complete(recipe: dict) -> dict:
+    """A record's recipe with the fields that are younger than the record, at their defaults.
+
+    A default means: as before there was the field. The one place that knows of older recipes; all
+    that is compared with a recipe's fields is read through it.
+    """
+    defaults = {field.name: field.default for field in fields(Recipe)}
+    return {k: v for k, v in defaults.items() if v is not MISSING} | recipe
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -14,14 +14,18 @@ import torch
 from bnnlib import ROOT, checkpoints, fit, recipes, runs
 from bnnlib.binarize import Binarization
 from bnnlib.inputs import training_data
+from bnnlib.rounding import Rounding
 
 STOCHASTIC = {"weights": Binarization.STOCHASTIC, "activations": Binarization.STOCHASTIC}
 NOISY = replace(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), **STOCHASTIC)
 CONVNET = recipes.at_profile(recipes.CIFAR10_THEANO, "smoke")
+ROUNDED = {"latent_bits": 6, "gradient_bits": 4, "rounding": Rounding.STOCHASTIC}
 OTHERS = ("mnist-torch7-code", "gaps-cifar10-shift", "shift-adamax-printed", "mnist-theano-float")
 RECIPES = (
     NOISY,
     CONVNET,
+    replace(NOISY, name="rounded", **ROUNDED),
+    replace(CONVNET, name="rounded-convnet", **ROUNDED),  # has no noise of its own
     *(recipes.at_profile(recipes.by_name(name), "smoke") for name in OTHERS),
 )
 # One training that leaves a checkpoint after every step: undisturbed, then in processes of its own,

@@ -9,6 +9,7 @@ import twin
 from bnnlib import checkpoints, fit, inputs, models, recipes
 from bnnlib.binarize import Binarization
 from bnnlib.inputs import Images, training_data
+from bnnlib.rounding import Rounding
 
 SMOKE = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 
@@ -106,6 +107,29 @@ def test_the_test_error_is_that_of_the_best_validation_epoch(training, monkeypat
     assert outcome["best_epoch"] == 3
     assert torch.equal(models.binary_layers(network)["3"].weight, weights[2])
     assert outcome["test_error"] == real(network, training.test)[1]
+
+
+def test_the_selected_network_is_evaluated_on_as_many_training_images_as_are_held_out(training):
+    _, outcome, network = fit.fit(SMOKE, training, seed=0)
+    count = len(training.validation.images)
+    assert 0 < count < len(training.train.images)
+    seen = Images(training.train.images[:count], training.train.labels[:count])
+    loss, error = fit.evaluate(network, seen)
+    assert (outcome["selected_train_loss"], outcome["selected_train_error"]) == (loss, error)
+
+
+def test_latent_weights_are_kept_in_their_bits_and_the_first_forward_pass_is_the_same(training):
+    for rounding in Rounding:
+        recipe = replace(SMOKE, latent_bits=4, rounding=rounding)
+        *_, network = fit.fit(recipe, training, seed=0)
+        for layer in models.binary_layers(network).values():
+            whole = (layer.weight * 7.5 + 7.5).double()  # 0 .. 15
+            assert (whole - whole.round()).abs().max() < 1e-5
+    state, rounded = (fit.begin(r, training, seed=0) for r in (SMOKE, recipe))
+    assert torch.equal(
+        state.network.eval()(training.test.images[:9]),
+        rounded.network.eval()(training.test.images[:9]),
+    )
 
 
 def test_history_tells_of_every_epoch(training):

@@ -8,8 +8,9 @@ from bnnlib import models, optim, recipes
 from bnnlib.binarize import Binarization
 from bnnlib.fit import squared_hinge
 from bnnlib.layers import Normalization
-from bnnlib.optim import Multiplier
+from bnnlib.optim import Clip, Multiplier
 from bnnlib.recipes import MNIST_THEANO, RECIPES
+from bnnlib.rounding import Rounding
 from bnnlib.rules import Rule
 
 KINDS = ("theano", "torch7", "torch7-code")
@@ -41,6 +42,8 @@ def test_the_float_twin_differs_in_binarization_alone():
         recipes.SHIFT,
         recipes.GAPS_MNIST,
         recipes.GAPS_CIFAR10,
+        recipes.OPEN_BITS,
+        recipes.OPEN_REGULARIZERS,
     ],
     ids=lambda group: group[0].name,
 )
@@ -55,6 +58,24 @@ def test_each_ablation_changes_one_thing(group):
         "gaps-mnist-shift": {"batch_norm", "optimizer"},
         "gaps-cifar10-shift": {"batch_norm", "optimizer"},
     }
+    # Each binarization with what belongs to it, dropout at both places, bits and how to round.
+    of_weights = {"weights", "multiplier", "clip"}
+    of_activations, dropout = (
+        {"activations", "cancel_saturated"},
+        {"input_dropout", "hidden_dropout"},
+    )
+    several |= {
+        "open-float": of_weights | of_activations,
+        "open-weights": of_activations,
+        "open-activations": of_weights,
+        "open-float-dropout": of_weights | of_activations | dropout,
+        "open-weights-dropout": of_activations | dropout,
+        "open-activations-dropout": of_weights | dropout,
+        "open-both-dropout": dropout,
+    }
+    for kind in ("latent", "gradient"):
+        for bits in (16, 12, 8, 6, 4, 2):
+            several[f"open-{kind}-{bits}-stochastic"] = {f"{kind}_bits", "rounding"}
     for recipe in group[1:]:
         changed = differing(recipe, group[0]) - rate
         assert len(changed) == 1 or changed == several[recipe.name], recipe.name
@@ -92,7 +113,8 @@ def test_profiles_change_existing_fields_of_existing_recipes(profile):
 @pytest.mark.parametrize("profile", recipes.PROFILES)
 def test_what_is_compared_shares_its_scale_in_every_profile(profile):
     cifar10 = (recipes.CIFAR10_THEANO, *recipes.CIFAR10_ABLATIONS)
-    for group in (recipes.GRADIENTS, recipes.SHIFT, cifar10):
+    small = (recipes.GRADIENTS, recipes.SHIFT, recipes.OPEN_BITS, recipes.OPEN_REGULARIZERS)
+    for group in (*small, cifar10):
         changes = [recipes.PROFILES[profile].get(recipe.name) for recipe in group]
         assert all(change == changes[0] for change in changes)
     for group in (recipes.GAPS_MNIST, recipes.GAPS_CIFAR10):
@@ -114,7 +136,8 @@ def test_a_shortened_schedule_of_halvings_has_some_ten_stages(profile):
 
 
 def test_the_recipe_table_has_a_source_for_every_field_of_the_papers_recipes():
-    described = {f.name for f in fields(MNIST_THEANO)} - {"name", "dataset", "train_images"}
+    ours = {"train_images", "latent_bits", "gradient_bits", "rounding"}
+    described = {f.name for f in fields(MNIST_THEANO)} - {"name", "dataset"} - ours
     papers = {f"{data}-{kind}" for data in ("mnist", "cifar10", "svhn") for kind in KINDS}
     assert recipes.SOURCES.keys() == papers
     for name in papers:
@@ -126,9 +149,9 @@ def test_the_recipe_table_has_a_source_for_every_field_of_the_papers_recipes():
 def test_every_recipe_takes_a_step_at_smoke_size(recipe):
     recipe = recipes.at_profile(recipe, "smoke")
     network = models.build_network(recipe, seed=0)
-    optimizer = optim.build_optimizer(recipe, network)
-    shape = (20, 28, 28) if recipe.network == "mlp" else (20, 3, 32, 32)
     generator = torch.Generator().manual_seed(0)
+    optimizer = optim.build_optimizer(recipe, network, generator)
+    shape = (20, 28, 28) if recipe.network == "mlp" else (20, 3, 32, 32)
     x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     before = [p.detach().clone() for p in network.parameters() if p.requires_grad]
     squared_hinge(network(x), torch.arange(20) % 10).backward()
@@ -164,6 +187,12 @@ def test_every_recipe_takes_a_step_at_smoke_size(recipe):
         {"learning_rate": 1e-3, "optimizer": Rule.ADAMAX_CODED, "final_learning_rate": 1e-40},
         {"learning_rate": 1e-3, "optimizer": Rule.ADAMAX_PRINTED},
         {"halve_every": 0.0, "optimizer": Rule.ADAMAX_PRINTED, "learning_rate": 2**-10},
+        {"latent_bits": 17},
+        {"latent_bits": 8, "clip": Clip.NOTHING},
+        {"latent_bits": 8, "weights": Binarization.NONE, "multiplier": Multiplier.NONE},
+        {"gradient_bits": 1},
+        {"gradient_bits": 8, "weights": Binarization.NONE, "multiplier": Multiplier.NONE},
+        {"rounding": Rounding.STOCHASTIC},
     ],
     ids=str,
 )

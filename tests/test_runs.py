@@ -19,6 +19,21 @@ def test_a_record_survives_writing_and_reading(tmp_path):
     assert runs.read_record(path) == {**RECORD, "digest": runs.digest(RECORD)}
 
 
+def test_a_record_older_than_a_field_has_the_fields_default(tmp_path):
+    """What the recipe was before there was the field: committed records stay those of a recipe."""
+    resolved = json.loads(runs.canonical(vars(MNIST_THEANO)))
+    younger = {"latent_bits", "gradient_bits", "rounding"}
+    old = {name: value for name, value in resolved.items() if name not in younger}
+    assert len(old) == len(resolved) - len(younger)
+    path = tmp_path / "record.json"
+    runs.write_record(path, {**RECORD, "recipe": old})
+    record = runs.read_record(path)
+    assert record["recipe"] == resolved
+    assert record["digest"] == runs.digest({**RECORD, "recipe": old})  # of what the file holds
+    changed = {**old, "latent_bits": 8, "train_images": 5}
+    assert runs.complete(changed) == {**resolved, "latent_bits": 8, "train_images": 5}
+
+
 @pytest.mark.parametrize("damage", ["edited", "cut", "not json", "no digest", "other schema"])
 def test_a_damaged_or_edited_record_is_refused_in_one_sentence(damage, tmp_path):
     path = tmp_path / "record.json"

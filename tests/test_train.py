@@ -253,7 +253,7 @@ def test_what_an_interrupted_run_has_done_is_not_counted_again(fresh, short, cap
 def test_an_estimate_counts_steps_and_evaluated_images(monkeypatch):
     monkeypatch.setattr(estimate, "pace", lambda *_: (2.0, 0.5))
     training = training_data(SMOKE, "smoke")
-    images = 2 * len(training.validation.images) + 2 * len(training.test.images)
+    images = 3 * len(training.validation.images) + 2 * len(training.test.images)
     expected = estimate.MARGIN * (2.0 * 20 + 0.5 * images)
     assert estimate.seconds(SMOKE, "smoke", "cpu") == pytest.approx(expected)
 

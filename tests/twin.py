@@ -155,3 +155,16 @@ class Mlp:
     def updated(self, name, value, grad, rate):
         state = self.states.setdefault(name, [np.zeros_like(value), np.zeros_like(value)])
         return adam(value, grad, state, self.t, rate)
+
+
+def neighbours(x, values):
+    """The two of `values` equally spaced numbers from -1 to 1 that x lies between, or on."""
+    grid = np.linspace(-1, 1, values)
+    below = np.clip(np.searchsorted(grid, x, side="right") - 1, 0, values - 2)
+    return grid[below], grid[below + 1]
+
+
+def nearest(x, values):
+    """The nearer one of the two, the upper one where both are as near."""
+    lower, upper = neighbours(x, values)
+    return np.where(upper - x <= x - lower, upper, lower)
