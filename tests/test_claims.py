@@ -20,6 +20,7 @@ NOTEBOOKS = {
     "08_filters",
     "09_kernels",
     "10_open_questions",
+    "11_codes_and_clients",
 }
 PLANNED = {"mnist-torch7", "cifar10-torch7", "svhn-theano", "svhn-torch7"}
 ALL = list(claims.claims().values())
