@@ -16,7 +16,9 @@ def folder(package: Path, before: str = "", **environment: str) -> Path:
     """The cache folder in a new process that imports the package of this folder."""
     variables = {**os.environ, "PYTHONPATH": str(package), **environment}
     command = [sys.executable, "-c", before + SHOW]
-    done = subprocess.run(command, env=variables, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=package, env=variables, check=True, capture_output=True, text=True
+    )
     return Path(done.stdout.strip())
 
 
