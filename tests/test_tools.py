@@ -176,8 +176,9 @@ def test_a_wrong_data_folder_ends_before_any_notebook(made):
     assert len(stderr.splitlines()) == 2
 
 
-def test_a_page_is_outdated_when_data_or_committed_records_arrive(tmp_path, monkeypatch):
+def test_a_page_is_outdated_when_data_records_or_benchmarks_arrive(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce.runs, "COMMITTED", tmp_path)
+    monkeypatch.setattr(reproduce, "BENCHMARKS", tmp_path)
     making = reproduce.Making(reproduce.options(["reproduce"]))
     notebook = next(iter(making.values))
     keys = [making.key(notebook)]
@@ -186,7 +187,9 @@ def test_a_page_is_outdated_when_data_or_committed_records_arrive(tmp_path, monk
     (tmp_path / "recipe" / "paper").mkdir(parents=True)
     (tmp_path / "recipe" / "paper" / "cpu-seed0.json").write_text("{}")
     keys.append(making.key(notebook))
-    assert len(set(keys)) == 3 and making.key(notebook) == keys[-1]
+    (tmp_path / "kernels-cpu.json").write_text("{}")
+    keys.append(making.key(notebook))
+    assert len(set(keys)) == 4 and making.key(notebook) == keys[-1]
 
 
 def test_interrupt_leaves_no_kernel(made):

@@ -23,6 +23,7 @@ from tools.pages import minutes
 from tools.run_notebooks import BUILD, NOTEBOOKS, Outcome
 
 README = ROOT / "README.md"
+BENCHMARKS = ROOT / "results" / "bench"
 DATASETS = ("mnist", "cifar10")  # what the notebooks read, by the names of bnnlib.data
 
 
@@ -91,6 +92,7 @@ class Making:
         files += [path for path in metrics if path.stem < notebook.stem]
         records = sorted(runs.COMMITTED.glob("*/*/*.json"))
         files += [p for p in records if not (self.committed and p.parent.name == self.profile)]
+        files += sorted(BENCHMARKS.glob("*.json"))
         digest = hashlib.sha256(json.dumps([self.values[notebook], self.real_data]).encode())
         for path in files:
             digest.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
