@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bnnlib import ROOT, folding, models, packed
+from bnnlib import ROOT, folding, models, normalization, packed
 from bnnlib.baselines import DEFAULT, NUMPY, Product, float_network
 from bnnlib.timing import Side, compare
 
@@ -39,6 +39,7 @@ def _int8(x: Tensor, w) -> Tensor:
 INT8 = Product("torch int8", "float32", lambda x: x, _int8_layout, _int8)
 FLOATS = {"float32": DEFAULT, "float32, NumPy": NUMPY, "int8": INT8}
 KINDS = ("bits", *FLOATS)
+STORED = [folding.Block, normalization.BatchNorm, set]  # what `save` writes beside tensors
 
 
 def kinds_for(network: nn.Sequential) -> tuple[str, ...]:
@@ -61,7 +62,8 @@ def load(kind: str, file: Path) -> Callable[[Tensor], Tensor]:
     """A network file, or one of `save` -> what makes scores (B, 10) of images (B, ...) uint8."""
     if kind == "bits":
         return packed.load(file)
-    parts = torch.load(file, weights_only=False)  # a file of our own, just written
+    with torch.serialization.safe_globals(STORED):  # nothing else in a file is made, or run
+        parts = torch.load(file, weights_only=True)
     parts = [replace(part, signs=part.signs.float()) for part in parts]
     return float_network(parts, FLOATS[kind], FLOATS[kind])
 

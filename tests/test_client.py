@@ -1,6 +1,7 @@
 """A client's networks, by kind of number, compute the same; a start is taken apart."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -35,6 +36,19 @@ def test_every_kind_gives_the_scores(network, files):
             assert (found.argmax(1) == scores.argmax(1)).float().mean() > 0.8
         else:
             assert torch.equal(found, scores), kind
+
+
+class Harmful:
+    """Unpickled without care, it runs a function of its writer's choice."""
+
+    def __reduce__(self):
+        return pytest.fail, ("something in the file was run",)
+
+
+def test_a_file_runs_nothing(tmp_path):
+    torch.save([Harmful()], tmp_path / "foreign")
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        client.load("float32", tmp_path / "foreign")
 
 
 def test_the_narrower_the_smaller(network, files):
