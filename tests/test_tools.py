@@ -312,6 +312,19 @@ def test_finished_runs_of_a_recipe_are_collected_if_they_are_fit(tmp_path, monke
         collect.finished("mnist-theano", "evening", Path("to"))
 
 
+def test_the_index_lists_what_was_collected(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect.runs, "FRESH", tmp_path / "fresh")
+    recipe = recipes.at_profile(recipes.by_name("open-baseline"), "evening")
+    path = runs.fresh_path(recipe, "cpu", 0)
+    path.parent.mkdir(parents=True)
+    shutil.copy(runs.committed_paths(recipe, "evening", 0)[0], path)
+    monkeypatch.setattr(collect.runs, "ROOT", tmp_path)
+    monkeypatch.setattr(collect.runs, "NETWORKS", tmp_path / "results" / "models")
+    assert collect.main(["open-baseline", "--profile", "evening"]) == 0
+    index = (tmp_path / "results" / "index.html").read_text()
+    assert "runs/open-baseline/evening/cpu-seed0.json" in index
+
+
 def test_only_the_network_of_the_most_faithful_profile_is_kept(tmp_path):
     for name in ("a-quick", "a-paper", "a-b-quick"):
         (tmp_path / f"{name}.safetensors").touch()

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from bnnlib import recipes, runs
+from tools import site
 from tools.files import replace_all
 from tools.summary import FAITHFUL
 
@@ -96,7 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", required=True)
     options = parser.parse_args(arguments)
     try:
-        contents = finished(options.recipe, options.profile, runs.ROOT / "results")
+        results = runs.ROOT / "results"
+        contents = finished(options.recipe, options.profile, results)
         replace_all(contents)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
@@ -104,6 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     outdated = superseded(runs.NETWORKS)
     for path in outdated:
         path.unlink()
+    replace_all({results / "index.html": site.index(results).encode()})  # it lists all runs
     for path in sorted(set(contents) - set(outdated)):
         print(path.relative_to(runs.ROOT))
     return 0
