@@ -6,6 +6,7 @@ driver does for its GPUs (NVML). Virtual machines seldom have either.
 """
 
 import ctypes
+import gc
 import re
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import torch
 
 PROCESS = Path("/proc/self")
 POWERCAP = Path("/sys/class/powercap")
-_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ (\d+)")  # its last number: the file's, or 0
+_MAPPING = re.compile(r"([0-9a-f]+)-[0-9a-f]+ \S+ \S+ \S+ (\d+)")  # start; a file's number, or 0
 
 
 def touched_bytes(call: Callable[[], object], process: Path = PROCESS) -> int | None:
@@ -27,6 +28,7 @@ def touched_bytes(call: Callable[[], object], process: Path = PROCESS) -> int | 
     pages are not marked.
     """
     call()  # compiles, allocates
+    gc.collect()  # a collection during the second call would touch all of Python's objects
     try:
         (process / "clear_refs").write_text("1")
         call()
@@ -36,14 +38,18 @@ def touched_bytes(call: Callable[[], object], process: Path = PROCESS) -> int | 
 
 
 def _referenced(maps: str) -> int:
-    """Bytes of marked pages that belong to no file; maps: /proc/PID/smaps."""
-    kilobytes, own = 0, False
+    """Bytes of marked pages that belong to no file; maps: /proc/PID/smaps.
+
+    Linux writes the list piece by piece, as it is read. A mapping that grows in between, as the
+    text's own memory does, may be in it twice, from the same start: its last entry counts.
+    """
+    kilobytes, start = {}, None
     for line in maps.splitlines():
         if mapping := _MAPPING.match(line):
-            own = mapping[1] == "0"
-        elif own and line.startswith("Referenced:"):
-            kilobytes += int(line.split()[1])
-    return 1024 * kilobytes
+            start = mapping[1] if mapping[2] == "0" else None
+        elif start and line.startswith("Referenced:"):
+            kilobytes[start] = int(line.split()[1])
+    return 1024 * sum(kilobytes.values())
 
 
 @dataclass(frozen=True)

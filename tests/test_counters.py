@@ -26,6 +26,12 @@ def test_touched_memory_is_that_of_no_file(tmp_path):
     assert len(calls) == 2
 
 
+def test_a_mapping_that_grew_while_it_was_listed_counts_once(tmp_path):
+    grown = "7f30-7f50 rw-p 00000000 00:00 0       [heap]\nReferenced:           16 kB\n"
+    (tmp_path / "smaps").write_text(MAPS + grown)
+    assert counters.touched_bytes(lambda: None, tmp_path) == 28 * 1024
+
+
 def test_memory_is_not_counted_without_the_kernels_files(tmp_path):
     assert counters.touched_bytes(lambda: None, tmp_path / "missing") is None
 
