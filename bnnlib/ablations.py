@@ -207,6 +207,11 @@ OPEN_REGULARIZERS = (
     ),
 )
 
+# Notebook 11: networks whose last hidden layer makes codes. Of these every seed's network is kept.
+CODES_MNIST = replace(MNIST_THEANO, name="codes-mnist", input_dropout=0.0, hidden_dropout=0.0)
+CODES_CIFAR10 = replace(CIFAR10_THEANO, name="codes-cifar10")
+CODES = (CODES_MNIST, CODES_CIFAR10)
+
 ABLATIONS = (
     *CIFAR10_ABLATIONS,
     *GRADIENTS,
@@ -215,4 +220,5 @@ ABLATIONS = (
     *GAPS_CIFAR10,
     *OPEN_BITS,
     *OPEN_REGULARIZERS,
+    *CODES,
 )

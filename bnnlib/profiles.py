@@ -44,12 +44,22 @@ QUICK_SVHN = {
 QUICK_GRADIENTS = {"hidden": (128, 128, 128), "epochs": 5, "train_images": 16_000}
 QUICK_SHIFT = {"hidden": (128, 128, 128), "epochs": 3, "train_images": 16_000, "halve_every": 0.5}
 QUICK_OPEN = {"hidden": (128, 128, 128), **HIGH_MNIST, "epochs": 3, "train_images": 3_000}
+QUICK_CODES_MNIST = {"hidden": (128, 128, 128), **HIGH_MNIST, "epochs": 3, "train_images": 10_000}
 QUICK_GAPS_MNIST = {"hidden": (256, 256, 256), "epochs": 3, "train_images": 10_000}
 QUICK_GAPS_CIFAR10 = {"hidden": (8, 16, 32), "dense": 128, "epochs": 2, "train_images": 4_000}
 
 EVENING_OPEN = {"hidden": (512, 512, 512), "epochs": 10, "train_images": 15_000}
 # Few images, many times: a network must be able to overfit before anything can keep it from that.
 EVENING_REGULARIZERS = {"hidden": (512, 512, 512), "epochs": 20, "train_images": 3_000}
+# Several seeds on CPU: a quarter of the paper's widths.
+EVENING_CODES_MNIST = {"hidden": (1024, 1024, 1024), "epochs": 10}
+EVENING_CODES_CIFAR10 = {
+    **HIGH_CIFAR10,
+    "hidden": (32, 64, 128),
+    "dense": 512,
+    "batch_size": 100,
+    "epochs": 5,
+}
 EVENING_SVHN = {"epochs": 2, "train_images": 120_000}
 
 
@@ -68,6 +78,7 @@ SMOKE = {
     **_each(ablations.GAPS_CIFAR10, TINY["convnet"]),
     **_each(ablations.OPEN_BITS, TINY["mlp"]),
     **_each(ablations.OPEN_REGULARIZERS, TINY["mlp"]),
+    **{recipe.name: TINY[recipe.network] for recipe in ablations.CODES},
 }
 
 QUICK = {
@@ -92,6 +103,8 @@ QUICK = {
     "gaps-cifar10-shift": {**QUICK_GAPS_CIFAR10, "halve_every": 1 / 4},
     **_each(ablations.OPEN_BITS, QUICK_OPEN),
     **_each(ablations.OPEN_REGULARIZERS, QUICK_OPEN),
+    "codes-mnist": QUICK_CODES_MNIST,
+    "codes-cifar10": {**QUICK_GAPS_CIFAR10, **HIGH_CIFAR10},
 }
 
 EVENING = {
@@ -116,6 +129,8 @@ EVENING = {
     "gaps-cifar10-shift": {"epochs": 5, "halve_every": 0.5},
     **_each(ablations.OPEN_BITS, EVENING_OPEN),
     **_each(ablations.OPEN_REGULARIZERS, EVENING_REGULARIZERS),
+    "codes-mnist": EVENING_CODES_MNIST,
+    "codes-cifar10": EVENING_CODES_CIFAR10,
 }
 
 PROFILES: dict[str, dict[str, dict]] = {

@@ -41,7 +41,8 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
         path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
         provenance = runs.provenance(device)
         history, outcome, network = fit.fit(recipe, training, seed, device, _checkpoint(path))
-        if seed == 0 and recipe.epochs > 1 and models.binary_layers(network):
+        kept = seed == 0 or recipe.name in {compared.name for compared in recipes.CODES}
+        if kept and recipe.epochs > 1 and models.binary_layers(network):
             content = models.save_network(network, models.file_shape(recipe))
             runs.write_atomic(path.with_suffix(".safetensors"), content)
         record = {
@@ -107,12 +108,17 @@ def _record_paths(recipe: Recipe, profile: str, seed: int) -> list[Path]:
     return [*committed, *(path for path in fresh if path.exists())]
 
 
-def network_path(recipe: Recipe, profile: str, retrain: bool) -> Path | None:
-    """The file of seed 0's trained network that belongs to what `obtain` returns; None without."""
-    fresh = runs.fresh_path(recipe, default_device(), 0).with_suffix(".safetensors")
-    committed = runs.NETWORKS / f"{recipe.name}-{profile}.safetensors"
+def network_path(recipe: Recipe, profile: str, retrain: bool, seed: int = 0) -> Path | None:
+    """The file of a trained network that belongs to what `obtain` returns; None without."""
+    fresh = runs.fresh_path(recipe, default_device(), seed).with_suffix(".safetensors")
+    committed = runs.NETWORKS / network_name(recipe.name, profile, seed)
     named = not retrain and recipes.is_named(recipe, profile)
     return next((path for path in ([committed] if named else []) + [fresh] if path.exists()), None)
+
+
+def network_name(recipe: str, profile: str, seed: int) -> str:
+    """What a committed network's file is called; most recipes keep that of seed 0 alone."""
+    return f"{recipe}-{profile}{f'-seed{seed}' if seed else ''}.safetensors"
 
 
 def default_device() -> str:

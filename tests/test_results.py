@@ -147,9 +147,9 @@ def placed(dataset: str) -> list | None:
 
 @pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.stem)
 def test_a_committed_network_gives_the_test_error_of_its_record(path):
-    profile = path.stem.rsplit("-", 1)[1]
-    recipe = recipes.at_profile(recipes.by_name(path.stem.rsplit("-", 1)[0]), profile)
-    record = runs.read_record(runs.committed_paths(recipe, profile, 0)[0])
+    name, profile, seed = re.fullmatch(r"(.+)-([a-z]+?)(?:-seed(\d+))?", path.stem).groups("0")
+    recipe = recipes.at_profile(recipes.by_name(name), profile)
+    record = runs.read_record(runs.committed_paths(recipe, profile, int(seed))[0])
     if placed(recipe.dataset) is None:
         pytest.skip(f"the data folder has no {recipe.dataset}")
     test = training_data(recipe, profile).test  # whitened, where the recipe says so

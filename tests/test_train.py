@@ -33,6 +33,15 @@ def test_a_run_leaves_a_record_and_a_network_that_gives_its_test_error(fresh, tr
     assert fit.evaluate(network, training.test)[1] == record["test_error"]
 
 
+def test_only_seed_0_leaves_a_network_except_where_networks_are_compared(fresh):
+    for recipe, kept in ((recipes.CODES_MNIST, True), (recipes.MNIST_THEANO, False)):
+        small = recipes.at_profile(recipe, "smoke")
+        train.run(small, "smoke", 1)
+        assert runs.fresh_path(small, "cpu", 1).with_suffix(".safetensors").exists() is kept
+        assert (train.network_path(small, "smoke", False, seed=1) is not None) is kept
+        assert train.network_path(small, "smoke", False) is None
+
+
 def test_a_finished_run_is_not_repeated_and_an_edited_one_is_refused(fresh, monkeypatch):
     record = train.run(SMOKE, "smoke", 0)
     monkeypatch.setattr(fit, "fit", lambda *_: pytest.fail("trained again"))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from bnnlib import recipes, runs
+from bnnlib.train import network_name
 from tools import site
 from tools.files import replace_all
 from tools.summary import FAITHFUL
@@ -40,9 +41,10 @@ def collect(metrics: dict, results: Path, to_commit: bool = False) -> dict[Path,
 def _copies(source: Path, results: Path, name: str) -> dict[Path, bytes]:
     """Target -> content of a record, recipe/profile/device-seed by name, and of its network."""
     copies = {results / "runs" / f"{name}.json": source.read_bytes()}
-    network, (recipe, profile, _) = source.with_suffix(".safetensors"), name.split("/")
+    network, (recipe, profile, stem) = source.with_suffix(".safetensors"), name.split("/")
     if network.exists():
-        copies[results / "models" / f"{recipe}-{profile}.safetensors"] = network.read_bytes()
+        seed = int(stem.split("-seed")[1])
+        copies[results / "models" / network_name(recipe, profile, seed)] = network.read_bytes()
     return copies
 
 
@@ -86,8 +88,8 @@ def superseded(models: Path) -> list[Path]:
     """Network files of a recipe beside one of a more faithful profile: only the best is kept."""
     best: dict[str, list[Path]] = {}
     for profile in FAITHFUL:
-        for path in models.glob(f"*-{profile}.safetensors"):
-            best.setdefault(path.name.removesuffix(f"-{profile}.safetensors"), []).append(path)
+        for path in [*models.glob(f"*-{profile}.safetensors"), *models.glob(f"*-{profile}-seed*")]:
+            best.setdefault(path.stem.replace(f"-{profile}", ""), []).append(path)
     return [path for paths in best.values() for path in paths[1:]]
 
 
