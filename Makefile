@@ -31,7 +31,7 @@ export PIP_ARGS
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help env data reproduce render results test lint lab bench clean
+.PHONY: help env data reproduce render results compare test lint lab bench clean
 
 help: ## this list
 	@echo "make TARGET [PROFILE=$(PROFILES)], quick by default"
@@ -51,6 +51,9 @@ nb-%: env ## retrain and execute one notebook; PARAMS="-p seeds 5" changes its p
 results: env ## maintainers: as reproduce, from a clean tree, into the committed results and the README
 	@"$(PY)" -m tools.reproduce results --profile "$(PROFILE)"
 
+compare: env ## show results/local beside the committed results: what is noise and what is not
+	@"$(PY)" -m tools.compare --profile "$(PROFILE)"
+
 test: lint ## check the code's style, then run the tests
 	@"$(PY)" -m pytest
 
@@ -60,8 +63,8 @@ lint: env ## check the style of code and notebooks
 bench: env ## time training against plain PyTorch; the machine must be quiet
 	@"$(PY)" -m benchmarks.bench_training
 
-lab: env ## open the notebooks in JupyterLab
-	@"$(PY)" -m jupyterlab notebooks
+lab: env ## open the playground, and all notebooks, in JupyterLab
+	@"$(PY)" -m jupyterlab notebooks/00_playground.ipynb
 
 data: env ## fetch and check MNIST and CIFAR-10
 	@"$(PY)" -m bnnlib.data mnist cifar10

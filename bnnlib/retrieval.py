@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnnlib import progress
 from bnnlib.data import Dataset
 from bnnlib.folding import blocks
 from bnnlib.kernels import hamming_search
@@ -120,8 +121,9 @@ def ranked_precisions(distances: Tensor, relevant: Tensor) -> Tensor:
 
     relevant (Q, N) bool. Their mean is the mean average precision (mAP).
     """
-    parts = zip(distances.split(QUERIES), relevant.split(QUERIES), strict=True)
-    return torch.cat([average_precisions(right.gather(1, _order(part))) for part, right in parts])
+    parts = list(zip(distances.split(QUERIES), relevant.split(QUERIES), strict=True))
+    ranked = progress.steps(parts, "ranking")
+    return torch.cat([average_precisions(right.gather(1, _order(part))) for part, right in ranked])
 
 
 def _order(distances: Tensor) -> Tensor:

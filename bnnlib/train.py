@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bnnlib import checkpoints, data, estimate, fit, models, recipes, runs
+from bnnlib import checkpoints, data, estimate, fit, models, progress, recipes, runs
 from bnnlib.inputs import TrainingData, training_data
 from bnnlib.recipe import Recipe
 
@@ -40,7 +40,8 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
     if not _is_finished(path, profile, training):
         path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
         provenance = runs.provenance(device)
-        history, outcome, network = fit.fit(recipe, training, seed, device, _checkpoint(path))
+        with progress.shown():
+            history, outcome, network = fit.fit(recipe, training, seed, device, _checkpoint(path))
         kept = seed == 0 or recipe.name in {compared.name for compared in recipes.CODES}
         if kept and recipe.epochs > 1 and models.binary_layers(network):
             content = models.save_network(network, models.file_shape(recipe))

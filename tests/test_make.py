@@ -32,7 +32,8 @@ def make(*arguments, **environment):
 
 def test_plain_make_lists_the_targets():
     shown = make().stdout
-    for target in ("reproduce", "test", "render", "results", "data", "nb-04", "lab", "env"):
+    listed = ("reproduce", "compare", "test", "render", "results", "data", "nb-04", "lab", "env")
+    for target in listed:
         assert f"\n  {target} " in shown
 
 

@@ -3,11 +3,14 @@
 import errno
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,8 +32,10 @@ folder = ROOT / os.environ["BNN_RESULTS"] / profile
 for kind in ("figures", "metrics"):
     (folder / kind).mkdir(parents=True, exist_ok=True)
 (folder / "figures" / "01_toy-dots.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-metrics = {"schema": 1, "notebook": "01_toy", "profile": profile, "sources": "0" * 64, "claims": [],
-           "findings": {"seeds": seeds}, "records": [],
+claims = [{"id": name, "verdict": verdict, "stand_in": False} for name, verdict in
+          (("swar", "not run"), ("energy", "reproduced"), ("energy", "found"))]
+metrics = {"schema": 1, "notebook": "01_toy", "profile": profile, "sources": "0" * 64,
+           "claims": claims, "findings": {"seeds": seeds}, "records": [],
            "figures": ["smoke/figures/01_toy-dots.svg"]}
 (folder / "metrics" / "01_toy.json").write_text(json.dumps(metrics))
 """
@@ -70,16 +75,23 @@ def copy_repository(folder):
     write(folder, "02_fails", "print('fine')")
 
 
-def call(folder, *arguments, **environment):
+def call(folder, *arguments, stdout=subprocess.PIPE, **environment):
     """Start tools.reproduce of the copy in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "tools.reproduce", "reproduce", "--profile", "smoke", *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(folder)} | environment,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def end(making):
+    """Wait for it; -> standard output and all that can be said of how it ended."""
+    stdout, stderr = making.communicate()
+    status = f"exit status {making.returncode}"
+    return stdout, f"{status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +99,14 @@ def made(tmp_path_factory):
     """A copy of the repository in which `make reproduce PROFILE=smoke` has gone well."""
     folder = tmp_path_factory.mktemp("repository")
     copy_repository(folder)
-    making = call(folder)
-    stdout, stderr = making.communicate()
-    assert making.returncode == 0 and not stderr, stderr
-    assert "01_toy" in stdout and "results/local/index.html" in stdout
+    stdout, said = end(call(folder))
+    assert said.startswith("exit status 0\n") and said.endswith("--- stderr\n"), said
+    name, *line = next(row for row in stdout.splitlines() if "01_toy " in row).split()
+    assert (name, *line[-6:]) == ("01_toy", "GB", "1", "reproduced,", "1", "not", "run"), said
+    opened = stdout.partition("Open in a browser:")[2]
+    for page in ("index.html every", "smoke/01_toy.html 01 · Is it so?", "smoke/02_fails.html"):
+        assert f"results/local/{page}" in " ".join(opened.split()), said
+    assert "make compare" not in opened, said  # nothing of this profile is committed
     return folder
 
 
@@ -122,11 +138,11 @@ def test_failure_is_named_and_kept_while_the_good_page_stays_and_others_are_up_t
     pages = made / "results/local/smoke"
     good = {path: path.read_bytes() for path in pages.glob("02_*")}
     source = write(made, "02_fails", "print('fine')", "raise ValueError('epochs must be positive')")
-    making = call(made)
-    stdout, stderr = making.communicate()
-    assert making.returncode == 1
-    assert "02_fails failed: ValueError: epochs must be positive" in stderr
-    assert "up to date" in stdout  # 01_toy
+    stdout, said = end(call(made))
+    assert said.startswith("exit status 1\n"), said
+    assert "02_fails failed: ValueError: epochs must be positive" in said.split("--- stderr")[1]
+    uptodate = next(row for row in stdout.splitlines() if "up to date" in row).split()
+    assert " ".join(uptodate) == "01_toy up to date 1 reproduced, 1 not run", said
     assert "epochs must be positive" in (made / "build/failed/smoke" / source.name).read_text()
     assert good == {path: path.read_bytes() for path in pages.glob("02_*")}
 
@@ -192,20 +208,39 @@ def test_a_page_is_outdated_when_data_records_or_benchmarks_arrive(tmp_path, mon
     assert len(set(keys)) == 4 and making.key(notebook) == keys[-1]
 
 
+def test_a_terminal_shows_where_a_notebook_is_and_ends_with_the_same_lines(made):
+    write(made, "03_talks", "print('halfway there')")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    making = call(made, "--only", "03", stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # how a terminal's end is told
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    _, said = end(making)
+    for path in made.rglob("03_talks.*"):
+        path.unlink()
+    assert said.startswith("exit status 0\n"), said
+    text = shown.decode()
+    assert "03_talks 00:" in text and ", halfway there" in text
+    last = next(row for row in text.splitlines() if "GB" in row).rpartition("\r")[2]
+    assert last.startswith("  03_talks   ") and "halfway" not in last
+
+
 def test_interrupt_leaves_no_kernel(made):
     write(made, "03_sleeps", "import time\ntime.sleep(60)")
     making = call(made, "--only", "03")
     kernels = []
-    for _ in range(200):
+    while not kernels and making.poll() is None:
         time.sleep(0.1)
         kernels = psutil.Process(making.pid).children(recursive=True)
-        if kernels:
-            break
     making.send_signal(signal.SIGTERM)
-    _, stderr = making.communicate(timeout=20)
+    _, stderr = making.communicate(timeout=300)
     (made / "notebooks" / "03_sleeps.ipynb").unlink()
     assert making.returncode == 130 and stderr.strip().startswith("Interrupted.")
-    _, alive = psutil.wait_procs(kernels, timeout=5)
+    _, alive = psutil.wait_procs(kernels, timeout=60)
     assert kernels and not alive
 
 

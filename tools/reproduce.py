@@ -13,13 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import yaml
 
 from bnnlib import ROOT, data, runs
-from tools import run_notebooks, site, summary
+from tools import costs, run_notebooks, site, summary
 from tools.collect import collect, superseded
 from tools.files import only_one, replace_all, require_writable
-from tools.pages import minutes
+from tools.pages import minutes, title
 from tools.run_notebooks import BUILD, NOTEBOOKS, Outcome
 
 README = ROOT / "README.md"
@@ -73,6 +74,7 @@ class Making:
             self.staged / self.profile / notebook.name,
             self.command,
             self.staged.relative_to(ROOT).as_posix(),
+            costs.expected(self.profile, notebook.stem) if self.retrain else 0,
         )
         if outcome.error:
             self.clear(notebook.stem)
@@ -80,7 +82,13 @@ class Making:
         self.put_in_place(notebook.stem)
         if self.retrain:
             replace_all({stamp: key.encode()})
+            costs.note(self.profile, outcome)
         return outcome
+
+    def verdicts(self, notebook: Path) -> str:
+        """How the claims on its page fare, if it has any."""
+        metrics = self.results / self.profile / "metrics" / f"{notebook.stem}.json"
+        return summary.of_page(json.loads(metrics.read_bytes())) if metrics.exists() else ""
 
     def key(self, notebook: Path) -> str:
         """Hash of all that a notebook's outcome rests on, earlier notebooks' numbers too.
@@ -145,32 +153,24 @@ def fetch_data(needed: bool) -> list[str]:
 
 
 def make_all(making: Making) -> list[Outcome]:
-    """Every notebook, one line each; -> the failures."""
+    """Every notebook, one line each: name, time, memory, verdicts; -> the failures."""
     failures, started = [], time.monotonic()
     for notebook in making.values:
-        print(f"  {notebook.stem:<22}", end="", flush=True)
+        name = f"  {notebook.stem:<22}"
+        print(name, end="", flush=True)
         outcome = making.make(notebook)
+        if sys.stdout.isatty():
+            print(f"\r{name}", end="")  # where the live status was
         if outcome is None:
-            print("up to date", flush=True)
+            print(f"{'up to date':<23}{making.verdicts(notebook)}".rstrip(), flush=True)
         elif outcome.error:
             failures.append(outcome)
             print(f"FAILED after {minutes(outcome.seconds)}: {outcome.error}", flush=True)
         else:
-            print(f"{minutes(outcome.seconds):<14}{outcome.peak_memory:.1f} GB", flush=True)
-            _note_cost(making.profile, outcome)
+            cost = f"{minutes(outcome.seconds):<14}{outcome.peak_memory:.1f} GB"
+            print(f"{cost:<23}{making.verdicts(notebook)}".rstrip(), flush=True)
     print(f"  {'together':<22}{minutes(time.monotonic() - started)}")
     return failures
-
-
-def _note_cost(profile: str, outcome: Outcome) -> None:
-    """Keep what the notebook took in build/timings/<profile>.json."""
-    path = BUILD / "timings" / f"{profile}.json"
-    costs = json.loads(path.read_bytes()) if path.exists() else {}
-    costs[outcome.notebook] = {
-        "seconds": round(outcome.seconds, 1),
-        "peak_memory_gb": round(outcome.peak_memory, 2),
-    }
-    replace_all({path: json.dumps(costs, indent=1).encode()})
 
 
 def sum_up(making: Making) -> None:
@@ -185,8 +185,21 @@ def sum_up(making: Making) -> None:
     if making.committed:
         text = summary.replace_block(README.read_text("utf-8"), summary.as_markdown(mine))
         replace_all({README: text.encode()})
-    print(f"\n{summary.as_text(mine, committed)}\n\n{summary.tally(mine)}")
-    print(f"Open {(making.results / 'index.html').relative_to(ROOT)} in a browser.")
+    print(f"\n{summary.as_text(mine, committed)}\n\n{summary.tally(mine)}\n")
+    print(what_to_open(making))
+
+
+def what_to_open(making: Making) -> str:
+    """The pages that there are now, and what else can be done with them."""
+    titles = {making.results / "index.html": "every claim, the paper beside ours"}
+    for path in site.executed(making.results / making.profile):
+        titles[path.with_suffix(".html")] = title(nbformat.read(path, as_version=4))
+    pages = {path.relative_to(ROOT).as_posix(): text for path, text in titles.items()}
+    width = max(map(len, pages))
+    lines = ["Open in a browser:", *(f"  {path:<{width}}  {pages[path]}" for path in pages)]
+    if not making.committed and site.executed(site.COMMITTED / making.profile):
+        lines.append(f"make compare PROFILE={making.profile} tells which differences are noise.")
+    return "\n".join(lines)
 
 
 def report_failures(making: Making, failures: list[Outcome]) -> int:

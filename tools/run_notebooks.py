@@ -21,9 +21,13 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from bnnlib import ROOT
 from tools.files import replace_all
+from tools.status import Status
 
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
+# Seconds that a kernel may take to start, and to hand over what a cell printed: papermill's own 60
+# and 4 are short where other work takes all cores.
+PATIENCE = 300
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,14 @@ def _typed(name: str, value, default):
         raise ValueError(f"{name} takes a value like {default!r}, got {value!r}") from None
 
 
-def execute(notebook: Path, values: dict, output: Path, command: str, results: str) -> Outcome:
+def execute(
+    notebook: Path, values: dict, output: Path, command: str, results: str, expected: float = 0
+) -> Outcome:
     """Run a notebook top to bottom in a fresh kernel of this Python.
 
     A success leaves `output`, scrubbed; a failure leaves the last good `output` as it was, and the
-    notebook with its traceback in build/failed/. Standard output can be followed in build/logs/.
+    notebook with its traceback in build/failed/. Standard output can be followed in build/logs/,
+    and on a terminal its last line, beside the time left of the `expected` seconds (0: unknown).
     `results` is where the notebook saves and publishes, relative to the repository's root.
     """
     running, failed, log = (
@@ -113,7 +120,8 @@ def execute(notebook: Path, values: dict, output: Path, command: str, results: s
         path.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with _environment(command, results), _peak_memory() as peak, log.open("w") as stdout:
-        error = _run(notebook, values, running, stdout)
+        with Status(notebook.stem, stdout, expected) as status:
+            error = _run(notebook, values, running, status)
     outcome = Outcome(notebook.stem, time.monotonic() - started, peak[0] / 1e9, error)
     if error and running.exists():
         running.replace(failed)
@@ -124,7 +132,7 @@ def execute(notebook: Path, values: dict, output: Path, command: str, results: s
     return outcome
 
 
-def _run(notebook: Path, values: dict, output: Path, stdout) -> str:
+def _run(notebook: Path, values: dict, output: Path, status: Status) -> str:
     """Let papermill execute; -> one line that says what went wrong, empty if nothing did."""
     for chatty in ("papermill", "asyncio"):  # asyncio shows a traceback on Ctrl-C
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
@@ -137,7 +145,11 @@ def _run(notebook: Path, values: dict, output: Path, stdout) -> str:
             kernel_name="python3",
             cwd=notebook.parent,
             progress_bar=False,
-            stdout_file=stdout,
+            stdout_file=status,
+            start_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
+            on_notebook_start=status.begin,
+            on_cell_start=status.begin_cell,
             extra_arguments=["--log-level=CRITICAL"],  # it warns of its own loopback and shutdown
         )
     except papermill.PapermillExecutionError as error:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from bnnlib.claims import (
 )
 
 FAITHFUL = ("paper", "evening", "quick")  # the first that has a value is shown; smoke never is
+OURS = "ours"  # the origin of a question that the paper does not ask
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -35,7 +37,18 @@ class Row:
         """The measured value for a table; stand-in data count for nothing beside the paper."""
         if self.entry is None or self.entry["stand_in"]:
             return ""
-        return _measured(self.claim, self.entry)
+        return _measured(self)
+
+    @property
+    def value(self) -> float:
+        """The mean in the claim's unit; of two compared groups, the difference of their means."""
+        compared = self.claim.kind in TWO_GROUPS
+        return self.entry["mean"] - (fmean(self.entry["reference"]) if compared else 0)
+
+    @property
+    def decimals(self) -> int:
+        """As many as the paper prints, at least one."""
+        return max(1, len(self.claim.printed.partition(".")[2]))
 
     @property
     def verdict(self) -> str:
@@ -66,22 +79,24 @@ def rows(metrics: list[dict]) -> list[Row]:
 
 
 def _best(claim: Claim, metrics: list[dict]) -> Row:
-    """The claim with its real-data value of the most faithful profile, its own notebook's first."""
+    return next(iter(measured(claim, metrics)), Row(claim))
+
+
+def measured(claim: Claim, metrics: list[dict]) -> list[Row]:
+    """Every measurement of a claim: on real data first, then by profile, the most faithful first,
+    then its own notebook's first.
+    """
     found = [
         (
             (entry["stand_in"], FAITHFUL.index(profile), page["notebook"] != claim.notebook),
-            page,
-            entry,
+            Row(claim, f"{page['profile']}/{page['notebook']}", entry),
         )
         for page in metrics
         for entry in page["claims"]
         if entry["id"] == claim.id and entry["verdict"] != NOT_RUN
         if (profile := _profile(page["profile"], entry)) in FAITHFUL and page["profile"] != "smoke"
     ]
-    if not found:
-        return Row(claim)
-    _, page, entry = min(found, key=lambda candidate: candidate[0])
-    return Row(claim, f"{page['profile']}/{page['notebook']}", entry)
+    return [row for _, row in sorted(found, key=lambda each: each[0])]
 
 
 def _profile(page_profile: str, entry: dict | None) -> str:
@@ -90,33 +105,55 @@ def _profile(page_profile: str, entry: dict | None) -> str:
     return made_in.pop() if len(made_in) == 1 else page_profile
 
 
-def _measured(claim: Claim, entry: dict) -> str:
+def _measured(row: Row) -> str:
     """mean ± std in the claim's unit; of two compared groups, the difference of their means."""
-    decimals = max(1, len(claim.printed.partition(".")[2]))
-    if claim.kind in TWO_GROUPS:
-        difference = entry["mean"] - fmean(entry["reference"])
-        return with_unit(f"{difference:+.{decimals}f}", difference_unit(claim))
-    spread = f" ± {entry['std']:.{decimals}f}" if entry["std"] is not None else ""
-    return with_unit(f"{entry['mean']:.{decimals}f}{spread}", claim.unit)
+    if row.claim.kind in TWO_GROUPS:
+        return with_unit(f"{row.value:+.{row.decimals}f}", difference_unit(row.claim))
+    deviation = row.entry["std"]
+    spread = f" ± {deviation:.{row.decimals}f}" if deviation is not None else ""
+    return with_unit(f"{row.value:.{row.decimals}f}{spread}", row.claim.unit)
 
 
 def tally(table: list[Row]) -> str:
     """How many claims have which verdict, as a sentence."""
-    words = [row.verdict for row in table]
-    counts = ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
-    return f"Of {len(words)} claims: {counts}."
+    return f"Of {len(table)} claims: {count(row.verdict for row in table)}."
 
 
-def as_markdown(table: list[Row], folder: str = "results") -> str:
-    """The README's table: what was measured, and the paper's Table 1 in any case."""
-    shown = [row for row in table if row.entry or row.claim.where.startswith("Table 1")]
+def of_page(metrics: dict) -> str:
+    """The same of one page: a claim counts once, at the page's own profile, which comes first."""
+    own = {entry["id"]: entry["verdict"] for entry in reversed(metrics["claims"])}
+    return count(own.values())
+
+
+def count(verdicts: Iterable[str]) -> str:
+    """How many there are of each verdict, the best first."""
+    words = list(verdicts)
+    return ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
+
+
+def as_markdown(rows: list[Row], folder: str = "results") -> str:
+    """The README's tables: what was measured, and the paper's Table 1 in any case; the paper's and
+    its authors' claims first, then, folded, the questions of our own.
+    """
+    shown = [row for row in rows if row.entry or row.claim.where.startswith("Table 1")]
+    theirs = [row for row in shown if row.claim.origin != OURS]
+    own = [row for row in shown if row.claim.origin == OURS]
+    parts = [*_markdown(theirs, folder), "", f"{tally(rows)} All of them: `{folder}/index.html`."]
+    if own:
+        parts += ["", f"<details><summary>Questions of our own: {len(own)}</summary>", ""]
+        parts += [*_markdown(own, folder), "", "</details>"]
+    return "\n".join(parts)
+
+
+def _markdown(rows: list[Row], folder: str) -> list[str]:
+    """A table's lines."""
     lines = ["| claim | paper | ours | measured | verdict |", "| --- | --- | --- | --- | --- |"]
-    for row in shown:
+    for row in rows:
         claim = row.claim.statement
         linked = f"[{claim}]({folder}/{row.page}.ipynb)" if row.page else claim
         cells = (linked, row.claim.paper, row.ours, row.conditions, row.verdict)
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    return "\n".join([*lines, "", f"{tally(table)} All of them: `{folder}/index.html`."])
+    return lines
 
 
 def replace_block(text: str, table: str) -> str:
@@ -130,20 +167,25 @@ def replace_block(text: str, table: str) -> str:
 def as_text(mine: list[Row], committed: list[Row]) -> str:
     """The table on the terminal: claim, paper, committed, yours; only claims with a value."""
     cells = [
-        (yours.claim.statement, yours.claim.paper, _terminal(theirs), _terminal(yours))
+        (yours.claim.statement, _cut(yours.claim.paper, 20), _terminal(theirs), _terminal(yours))
         for yours, theirs in zip(mine, committed, strict=True)
         if yours.entry or theirs.entry
     ]
+    return table(("claim", "paper", "committed", "yours"), cells) or "No claim has a value yet."
+
+
+def table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Lines of columns, as wide as the terminal at most: the first column is cut to that end."""
     if not cells:
-        return "No claim has a value yet."
-    heads = ("claim", "paper", "committed", "yours")
+        return ""
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    room = shutil.get_terminal_size((110, 24)).columns - widths[2] - widths[3] - 8
-    widths[:2] = max(20, room - min(widths[1], 20)), min(widths[1], 20)
+    room = shutil.get_terminal_size((110, 24)).columns - sum(widths[1:]) - 2 * len(widths[1:])
+    widths[0] = min(widths[0], max(room, 12))
     lines = [
-        "  ".join(_fit(*pair) for pair in zip(row, widths, strict=True)) for row in (heads, *cells)
+        "  ".join(_cut(*pair).ljust(pair[1]) for pair in zip(row, widths, strict=True)).rstrip()
+        for row in (heads, *cells)
     ]
-    return "\n".join([line.rstrip() for line in lines])
+    return "\n".join(lines)
 
 
 def _terminal(row: Row) -> str:
@@ -151,5 +193,5 @@ def _terminal(row: Row) -> str:
     return f"{row.ours} ({row.profile})" if row.ours else (STAND_IN if row.entry else NOT_RUN)
 
 
-def _fit(text: str, width: int) -> str:
-    return (text if len(text) <= width else text[: width - 1] + "…").ljust(width)
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,75 @@
+"""One live line while a notebook is executed; nothing where there is no terminal."""
+
+import re
+import sys
+import threading
+from typing import TextIO
+
+from nbformat import NotebookNode
+from tqdm import tqdm
+
+WITH_TIME_LEFT = "{desc}{bar:10} {elapsed}<{remaining}{postfix}"
+WITHOUT = "{desc}{elapsed}{postfix}"
+EVERY = 0.5  # seconds
+# What bnnlib/fit.py prints after an epoch: without the loss and the error its time left fits in.
+EPOCH = re.compile(r"^(.+ epoch \d+/\d+): .+, (\d+ s left)$")
+
+
+class Status:
+    """How far a notebook is: time spent < time left, then what its kernel printed last.
+
+    Also the file that the kernel's standard output goes to: all of it is kept in `log`.
+    `expected`: the seconds that the notebook took before, 0 if that is not known.
+    """
+
+    def __init__(self, name: str, log: TextIO, expected: float = 0):
+        self.log, self.expected, self.cells = log, expected, 0
+        self.ended = threading.Event()
+        self.bar = tqdm(
+            desc=f"  {name} ",
+            total=expected or None,
+            bar_format=WITHOUT,
+            postfix="the kernel starts",
+            leave=False,
+            file=sys.stdout,
+            dynamic_ncols=True,
+            disable=None,  # where it is no terminal
+        )
+
+    def __enter__(self):
+        self.ticking = threading.Thread(target=self._tick, daemon=True)
+        self.ticking.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.ticking.join()
+        self.bar.close()
+
+    def _tick(self) -> None:
+        """Let the clock run where the kernel says nothing for long."""
+        while not (self.bar.disable or self.ended.wait(EVERY)):
+            self._draw()
+
+    def _draw(self) -> None:
+        self.bar.n = self.bar.format_dict["elapsed"]
+        self.bar.bar_format = WITH_TIME_LEFT if self.bar.n < self.expected else WITHOUT
+        self.bar.refresh()
+
+    def begin(self, notebook: NotebookNode) -> None:
+        """Called by nbclient as the notebook begins."""
+        self.cells = len(notebook.cells)
+
+    def begin_cell(self, cell: NotebookNode, cell_index: int) -> None:
+        """Called by nbclient as a cell begins."""
+        self.bar.set_postfix_str(f"cell {cell_index + 1} of {self.cells}", refresh=False)
+
+    def write(self, text: str) -> None:
+        """Called by papermill with what the kernel prints."""
+        self.log.write(text)
+        if said := text.strip():
+            self.bar.set_postfix_str(EPOCH.sub(r"\1, \2", said.splitlines()[-1]), refresh=False)
+            self._draw()
+
+    def flush(self) -> None:
+        self.log.flush()
