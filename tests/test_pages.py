@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from bnnlib import ROOT
 from bnnlib.claims import claims
 from tools import pages, site, summary
 from tools.run_notebooks import find
@@ -16,6 +17,8 @@ SVG = "<svg xmlns='http://www.w3.org/2000/svg' width='10' height='10'><rect id='
 LOADED = re.compile(
     r"""<(?:script|link|iframe)\b|(?:src|poster)=["'](?!data:)|@import|url\((?!data:)"""
 )
+INDEX_BYTES, PAGE_BYTES = 3 * 2**20, 2 * 2**20  # at most
+COMMITTED = sorted((ROOT / "results").glob("[!l]*/[0-9][0-9]_*.html"))
 
 
 def stream(text):
@@ -142,9 +145,55 @@ def test_figure_is_inside_the_page_and_described_by_its_caption(html):
     assert "<rect id=" not in html
 
 
+def figure_then(*below, **metadata):
+    """A notebook whose first cell draws, with cells below it."""
+    drawn = shown(image_png="AAAA")
+    return new_notebook(cells=[new_code_cell("plot()", outputs=[drawn], metadata=metadata), *below])
+
+
+@pytest.mark.parametrize(
+    ("notebook", "alternative"),
+    [
+        (
+            figure_then(new_markdown_cell("*Figure 1.*\nSee [04](04_mnist.ipynb).")),
+            "Figure 1. See 04.",
+        ),
+        (
+            figure_then(new_code_cell("finish()"), new_markdown_cell("Figure 2. Late.")),
+            "Figure 2. Late.",
+        ),
+        (figure_then(new_markdown_cell("Figure 3."), alt="What it shows."), "What it shows."),
+        (figure_then(new_markdown_cell("Not a caption.")), ""),
+        (figure_then(*figure_then(new_markdown_cell("Figure 4. Of the next.")).cells), ""),
+        (figure_then(), ""),
+    ],
+)
+def test_a_figure_is_told_by_its_own_words_or_by_its_caption(notebook, alternative):
+    assert f'alt="{alternative}"' in pages.first_figure(notebook)
+
+
+def test_without_a_figure_there_is_no_picture():
+    assert pages.first_figure(new_notebook(cells=[new_markdown_cell("# 00 · Words")])) == ""
+
+
 def test_tables_scroll_in_their_own_box_and_verdicts_are_marked(html):
-    assert '<div class="scroll"><table>' in html
+    assert '<div class="scroll" tabindex="0"><table>' in html
     assert '<span class="verdict not-run">not run</span>' in html
+
+
+def test_numbers_stay_with_their_units_in_prose_and_tables():
+    assert pages.keep_units("n = 3: 2.1 % or 3 ×") == "n\u00a0=\u00a03: 2.1\u00a0% or 3\u00a0×"
+    assert "2.1\u00a0%" in pages.MarkdownWithMath(pages._Markdown())("## At *2.1 %*")
+    assert "<code>n = 3</code>" in pages.MarkdownWithMath(pages._Markdown())("`n = 3`")
+
+
+def test_the_committed_index_is_light():
+    assert (ROOT / "results" / "index.html").stat().st_size <= INDEX_BYTES
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_committed_page_is_light(path):
+    assert path.stat().st_size <= PAGE_BYTES
 
 
 def test_footer_says_what_the_page_took(html):
@@ -223,12 +272,29 @@ def test_index_shows_every_claim_once_and_loads_nothing(tmp_path):
     assert html.count('<th scope="row">') == len(claims())
     assert "1.90 ± 0.05 %" in html and 'href="quick/04_mnist.html"' in html
     assert 'href="quick/metrics/04_mnist.json"' in html
-    assert f"Of {len(claims())} claims: 1 not at the paper's settings" in html.replace("&#39;", "'")
+    assert ">1 not at the paper&#39;s settings</span>" in html
+    assert html.count('alt="Figure 4.1. Error by epoch &amp; seed."') == 1
     assert (tmp_path / "quick" / "04_mnist.html").exists()
 
 
 def test_index_of_an_empty_folder_says_that_nothing_was_run(tmp_path):
-    assert f"Of {len(claims())} claims: {len(claims())} not run." in site.index(tmp_path)
+    theirs = sum(claim.origin != "ours" for claim in claims().values())
+    html = " ".join(site.index(tmp_path).split())
+    assert f"Of {theirs} claims of the paper" in html
+    assert f'<dt><span class="verdict not-run">{theirs} not run</span></dt>' in html
+    assert f'<span class="verdict not-run">{len(claims()) - theirs} not run</span>' in html
+    assert html.count("<dt>") == 1 and "None has been executed yet." in html
+
+
+def test_the_answer_lists_the_paper_s_claims_by_verdict_and_leads_to_their_rows(tmp_path):
+    publish(tmp_path, "paper", "04_mnist", entry("mnist_theano", 0.97, verdict="reproduced"))
+    html = " ".join(site.index(tmp_path).split())
+    answer = html[html.index("<dl") : html.index("</dl>")]
+    assert re.findall(r"<dt><span[^>]*>(\d+ [a-z ]+)<", answer)[0] == "1 reproduced"
+    assert set(re.findall(r'href="#(\w+)"', answer)) == {
+        claim.id for claim in claims().values() if claim.origin != "ours"
+    }
+    assert '<tr id="mnist_theano">' in html
 
 
 def test_readme_block_is_replaced_and_a_second_time_changes_nothing(tmp_path):

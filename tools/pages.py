@@ -13,7 +13,6 @@ from pathlib import Path
 
 import jinja2
 import nbformat
-from latex2mathml.converter import convert as latex_to_mathml
 from markupsafe import Markup
 from nbconvert.filters import strip_ansi
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -23,20 +22,11 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from bnnlib.claims import VERDICTS
+from tools.formulas import formula
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONG_LOG = 12  # lines; a longer one is folded
 IMAGES = {"image/svg+xml": "svg+xml", "image/png": "png", "image/jpeg": "jpeg"}
-# What latex2mathml leaves to the browser, which then sets it as if it stood between two things:
-# the bars of |r|, the name in max(0, x), the sign in [-1, 1] or = -1.
-SPACING = (
-    (r'<mo(?: stretchy="false")?>(&#x0007C;)', r'<mo stretchy="false" lspace="0" rspace="0">\1'),
-    (r"<mo>([A-Za-z]+)</mo>", r'<mo lspace="0" rspace="0">\1</mo>'),
-    (
-        r"(<mo[^>]*>(?!&#x00029;|&#x0007[CD];|\])[^<]*</mo>)<mo>(&#x02212;|&#x0002B;|&#x000B1;)</mo>",
-        r'\1<mo form="prefix">\2</mo>',
-    ),
-)
 CAPTION = re.compile(r"[*_]*(Figure|Table) \d")
 
 
@@ -57,7 +47,7 @@ class _Markdown(IPythonRenderer):
         self.headings: list[tuple[int, str, str]] = []  # level, id, text
 
     def block_math(self, body: str) -> str:
-        return f'<div class="scroll">{formula(body, "block")}</div>'
+        return scrolling(formula(body, "block"))
 
     def inline_math(self, body: str) -> str:
         return formula(body, "inline")
@@ -73,19 +63,12 @@ class _Markdown(IPythonRenderer):
         self.headings.append((level, slug, words))
         return f'<h{level} id="{slug}">{text}</h{level}>\n'
 
+    def text(self, text: str) -> str:
+        return keep_units(super().text(text))
+
     def link(self, text: str, url: str, title: str | None = None) -> str:
         """A sibling notebook's link leads to its page."""
         return super().link(text, re.sub(r"^(\d\d_\w+)\.ipynb\b", r"\1.html", url), title)
-
-
-def formula(latex: str, display: str) -> str:
-    """LaTeX as MathML; as it stands, in a code element, if a part of it is not understood."""
-    mathml = latex_to_mathml(latex.strip(), display=display)
-    if re.search(r"\\[A-Za-z]|<mi>&</mi>", mathml):
-        return f"<code>{html.escape(latex)}</code>"
-    for pattern, better in SPACING:
-        mathml = re.sub(pattern, better, mathml)
-    return mathml
 
 
 def title(notebook: NotebookNode) -> str:
@@ -106,7 +89,7 @@ def blocks(notebook: NotebookNode, markdown: _Markdown) -> list[Block]:
             pieces.append(Block(kind, _tables(MarkdownWithMath(markdown)(cell.source))))
         elif cell.cell_type == "code" and cell.source.strip():
             pieces.append(_source(cell, injected))
-            alternative = cell.metadata.get("alt") or _caption_after(notebook, index)
+            alternative = _alternative(notebook, index)
             pieces += [_output(output, alternative, markdown) for output in cell.outputs]
     return pieces
 
@@ -122,8 +105,7 @@ def _source(cell: NotebookNode, injected: bool) -> Block:
         return Block("parameters", code(source.removeprefix("# Parameters\n")))
     if "parameters" in tags:
         return Block("parameters", code(source), "The parameters' defaults" if injected else "")
-    draws = any(kind in IMAGES for output in cell.outputs for kind in output.get("data", ()))
-    fold = "Code of this figure" if draws else "Code" if "hide-input" in tags else ""
+    fold = "Code of this figure" if _draws(cell) else "Code" if "hide-input" in tags else ""
     return Block("code", code(source), fold)
 
 
@@ -132,12 +114,38 @@ def code(source: str) -> Markup:
     return Markup(highlight(source, PythonLexer(), HtmlFormatter()))
 
 
-def _caption_after(notebook: NotebookNode, index: int) -> str:
-    """The text of the caption below a cell, for those who can't see the figure."""
-    below = notebook.cells[index + 1] if index + 1 < len(notebook.cells) else None
-    if below is None or not CAPTION.match(below.source):
+def _draws(cell: NotebookNode) -> bool:
+    """Whether a cell left an image."""
+    return any(map(_image_kind, cell.get("outputs", ())))
+
+
+def _image_kind(output: NotebookNode) -> str:
+    """The kind of image that an output is; empty if it is none."""
+    return next((kind for kind in IMAGES if kind in output.get("data", ())), "")
+
+
+def _alternative(notebook: NotebookNode, index: int) -> str:
+    """For those who can't see a cell's figure: its own text for them, else the caption below.
+
+    Between a figure and its caption there may be code that draws no other.
+    """
+    if own := notebook.cells[index].metadata.get("alt"):
+        return own
+    below = notebook.cells[index + 1 :]
+    caption = next((cell for cell in below if cell.cell_type != "code" or _draws(cell)), None)
+    if caption is None or not CAPTION.match(caption.source):
         return ""
-    return re.sub(r"[*_`$\\]", "", below.source.split("\n\n")[0])
+    words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", caption.source.split("\n\n")[0])
+    return " ".join(re.sub(r"[*_`$\\]", "", words).split())
+
+
+def first_figure(notebook: NotebookNode) -> Markup:
+    """The first image that a notebook shows; empty if there is none."""
+    for index, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", ()):
+            if kind := _image_kind(output):
+                return image(output.data[kind], kind, _alternative(notebook, index))
+    return Markup("")
 
 
 def _output(output: NotebookNode, alternative: str, markdown: _Markdown) -> Block:
@@ -146,9 +154,8 @@ def _output(output: NotebookNode, alternative: str, markdown: _Markdown) -> Bloc
         return log(output.text)
     if output.output_type == "error":
         return log("\n".join(output.traceback))
-    for kind in IMAGES:
-        if kind in output.data:
-            return Block("figure", image(output.data[kind], kind, alternative))
+    if kind := _image_kind(output):
+        return Block("figure", image(output.data[kind], kind, alternative))
     if "text/html" in output.data:
         return Block("output", _tables(output.data["text/html"]))
     if "text/markdown" in output.data:
@@ -178,17 +185,26 @@ def _tables(fragment: str) -> Markup:
 
 def _table(found: re.Match) -> str:
     """A table in a box that scrolls on its own; verdicts marked, numbers kept with their units."""
-    table = re.sub(r"(?<=\d) (?=[%×])", "\N{NO-BREAK SPACE}", found[0])
-    table = re.sub(r"\bn = (?=\d)", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", table)
+    table = keep_units(found[0]).replace("<th></th>", "<td></td>")  # a corner heads nothing
     verdict = f"<td>({'|'.join(VERDICTS)})</td>"
-    table = re.sub(verdict, lambda match: f"<td>{chip(match[1])}</td>", table)
-    return f'<div class="scroll">{table}</div>'
+    return scrolling(re.sub(verdict, lambda match: f"<td>{chip(match[1])}</td>", table))
 
 
-def chip(verdict: str) -> Markup:
-    """A verdict as a coloured word."""
+def keep_units(text: str) -> str:
+    """Text in which no line breaks between a number and its unit, or within n = 3."""
+    text = re.sub(r"(?<=\d) (?=[%×])", "\N{NO-BREAK SPACE}", text)
+    return re.sub(r"\bn = (?=\d)", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", text)
+
+
+def scrolling(content: str) -> str:
+    """What may be wider than the page, in a box that can be scrolled by keys too."""
+    return f'<div class="scroll" tabindex="0">{content}</div>'
+
+
+def chip(verdict: str, words: str = "") -> Markup:
+    """A verdict as a marked and coloured word, or other words about it."""
     tone = re.sub(r"\W+", "-", verdict)
-    return Markup('<span class="verdict {}">{}</span>').format(tone, verdict)
+    return Markup('<span class="verdict {}">{}</span>').format(tone, words or verdict)
 
 
 @cache
@@ -201,18 +217,8 @@ def _templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"chip": chip, "minutes": minutes}
-    environment.globals["style"] = Markup(_style())
+    environment.globals["style"] = Markup((TEMPLATES / "style.css").read_text("utf-8"))
     return environment
-
-
-def _style() -> str:
-    """The one style sheet: ours, and the colours of highlighted code by day and by night."""
-    day, night = (
-        HtmlFormatter(style=name).get_style_defs(".highlight")
-        for name in ("default", "github-dark")
-    )
-    dark = f"@media (prefers-color-scheme: dark) {{\n{night}\n}}"
-    return f"{day}\n{dark}\n{(TEMPLATES / 'style.css').read_text('utf-8')}"
 
 
 def minutes(seconds: float) -> str:

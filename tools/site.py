@@ -1,15 +1,17 @@
 """All pages of a results folder; `python -m tools.site results/local` rebuilds them."""
 
-import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from markupsafe import Markup
 
 from bnnlib import ROOT, runs
+from bnnlib.claims import VERDICTS
 from tools import summary
 from tools.files import replace_all
-from tools.pages import image, page, render, title
+from tools.pages import first_figure, page, render, title
 
 COMMITTED = ROOT / "results"
 PROFILES = (*summary.FAITHFUL, "smoke")
@@ -30,50 +32,56 @@ def executed(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
 
 
+@dataclass(frozen=True)
+class Card:
+    """A notebook's most faithful page, as the index shows it."""
+
+    address: str  # from the index: "quick/04_mnist.html"
+    title: str
+    profile: str
+    picture: Markup
+
+
 def index(results: Path) -> str:
     """The page that sums up all profiles: every claim, a picture per notebook, every run."""
     table = summary.rows(summary.load(results))
     beside = [] if results == COMMITTED else summary.rows(summary.load(COMMITTED))
     return render(
         "index.html.j2",
-        rows=table,
-        committed=beside,
-        tally=summary.tally(table),
-        gallery=_gallery(results),
+        theirs=[row for row in table if row.claim.origin != "ours"],
+        ours=[row for row in table if row.claim.origin == "ours"],
+        by_verdict=by_verdict,
+        committed={row.claim.id: row for row in beside},
+        cards=_cards(results),
         profiles={profile: executed(results / profile) for profile in PROFILES},
         runs=_runs(results),
         metrics=[path.relative_to(results).as_posix() for path in metrics_files(results)],
     )
 
 
+def by_verdict(table: list[summary.Row]) -> dict[str, list[summary.Row]]:
+    """The rows of each verdict that occurs, the best first."""
+    found = {verdict: [row for row in table if row.verdict == verdict] for verdict in VERDICTS}
+    return {verdict: rows for verdict, rows in found.items() if rows}
+
+
 def metrics_files(results: Path) -> list[Path]:
     return sorted(results.glob("*/metrics/*.json"))
 
 
-def _gallery(results: Path) -> list[dict]:
-    """For each notebook its most faithful page: address, title and first figure."""
+def _cards(results: Path) -> dict[str, Card]:
+    """For each executed notebook its most faithful page, in number order."""
     best: dict[str, Path] = {}
     for profile in PROFILES:
         for path in executed(results / profile):
             best.setdefault(path.stem, path)
-    return [
-        {
-            "address": path.with_suffix(".html").relative_to(results).as_posix(),
-            "title": title(nbformat.read(path, as_version=4)),
-            "profile": path.parent.name,
-            "picture": _first_figure(path, results),
-        }
-        for _, path in sorted(best.items())
-    ]
+    return {name: _card(path, results) for name, path in sorted(best.items())}
 
 
-def _first_figure(path: Path, results: Path) -> str:
-    """The first figure that the notebook published, inside the page; empty if there is none."""
-    metrics = path.parent / "metrics" / f"{path.stem}.json"
-    figures = json.loads(metrics.read_bytes())["figures"] if metrics.exists() else []
-    if not figures:
-        return ""
-    return image((results / figures[0]).read_text("utf-8"), "image/svg+xml", "")
+def _card(path: Path, results: Path) -> Card:
+    notebook = nbformat.read(path, as_version=4)
+    address = path.with_suffix(".html").relative_to(results).as_posix()
+    return Card(address, title(notebook), path.parent.name, first_figure(notebook))
 
 
 def _runs(results: Path) -> list[dict]:
