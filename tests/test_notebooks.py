@@ -35,7 +35,7 @@ def test_sources_are_stripped_and_their_cells_have_readable_ids(path):
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", cell.id)
         assert cell.get("outputs", []) == []
         assert cell.get("execution_count") is None
-        assert set(cell.metadata) <= {"tags"}
+        assert set(cell.metadata) <= {"tags", "alt"}
 
 
 @every_notebook
