@@ -17,9 +17,12 @@ from bnnlib import runs
 from bnnlib.factorial import Lines, test_errors
 
 # Seaborn's colour-blind palette, by what a colour stands for; other things take the spare ones.
+# Blue is also what the Theano code does (the sign, exact batch normalization) and a baseline,
+# orange what the Torch7 code does (random signs, shifts).
 COLOURS = {"theano": "#0173b2", "torch7": "#de8f05", "float": "#029e73", "code": "#cc78bc"}
 CHANGED = "#d55e00"  # a recipe with one thing changed, beside its baseline
-SPARE = ("#ca9161", "#56b4e9", "#949494", "#ece133", "#fbafe4", CHANGED)
+GREY = "#555555"  # a formula, an exact value, a note
+SPARE = ("#ca9161", "#56b4e9", "#949494", CHANGED)
 WIDTH = 7.6  # inches; 729 of the page's 760 pixels
 STAND_IN = "stand-in data: not comparable with the paper"
 # Text stays text; nothing random or dated is written, and the font comes with Matplotlib: the same
@@ -47,9 +50,12 @@ def style() -> None:
 
 def colour(recipe: str, others: list[str]) -> str:
     """The fixed colour of a recipe's name, or a spare one by its place among `others`."""
+    words = recipe.split("-")
     for thing in ("float", "code", "torch7", "theano"):
-        if thing in recipe.split("-"):
+        if thing in words:
             return COLOURS[thing]
+    if "baseline" in words:
+        return COLOURS["theano"]
     return SPARE[others.index(recipe) % len(SPARE)]
 
 
@@ -73,11 +79,10 @@ def history(records: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["recipe", "profile", "seed", "epoch", *_MEASURED])
 
 
-def learning_curves(records: list[dict], read_off: dict[str, dict] | None = None) -> Figure:
+def learning_curves(records: list[dict]) -> Figure:
     """Validation error (solid) above training loss (dashed), by epoch.
 
-    A thin line is one seed, a thick one the mean over all seeds. `read_off` adds points of the
-    paper's own curves: {"theano": {"epochs": [...], "validation_error": [...]}, ...}.
+    A thin line is one seed, a thick one the mean over all seeds.
     """
     if not records:
         return nothing_to_draw()
@@ -85,13 +90,9 @@ def learning_curves(records: list[dict], read_off: dict[str, dict] | None = None
         2, 1, sharex=True, figsize=(WIDTH, 5.6), height_ratios=(3, 2), layout="constrained"
     )
     frame = history(records)
-    names = sorted(set(frame["recipe"]))
-    for (recipe, profile), group in frame.groupby(["recipe", "profile"]):
-        label = f"{recipe}, {profile} profile (n = {group['seed'].nunique()})"
-        tint = colour(recipe, names)
-        _curve(errors, group, "validation_error", label, color=tint)
-        _curve(losses, group, "train_loss", color=tint, linestyle="--")
-    _read_off(errors, read_off or {})
+    _curves(errors, frame, "validation_error")
+    _curves(losses, frame, "train_loss", linestyle="--")
+    _seeds_note(errors, frame)
     _scale(errors, "y", frame["validation_error"], "validation error\n(%")
     _scale(losses, "y", frame["train_loss"], "training loss\n(squared hinge")
     losses.set_xlabel("epoch")
@@ -100,28 +101,52 @@ def learning_curves(records: list[dict], read_off: dict[str, dict] | None = None
     return stamped(figure, records)
 
 
-def _curve(axes: Axes, group: pd.DataFrame, column: str, label: str = "", **line) -> None:
-    """Draw one recipe: each seed, and the mean over the epochs that every seed has."""
-    seeds = group.pivot_table(column, "epoch", "seed")  # (epochs, seeds)
-    mark = "o" if len(seeds) < 3 else None
-    if seeds.shape[1] > 1:
-        axes.plot(seeds, linewidth=0.8, alpha=0.45, **line)
-    mean = seeds.dropna().mean(axis=1)
-    axes.plot(mean, linewidth=1.7, marker=mark, label=label, **line)
+def beside_the_paper(records: list[dict], read_off: dict[str, dict]) -> Figure:
+    """Validation error by epoch (log scale), with points of the paper's own curves as diamonds.
+
+    read_off: {"theano": {"epochs": [...], "validation_error": [...]}, ...}. Lines as in
+    `learning_curves`.
+    """
+    if not records:
+        return nothing_to_draw()
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
+    frame = history(records)
+    _curves(axes, frame, "validation_error")
+    _seeds_note(axes, frame)
+    style = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white"}
+    for name, points in read_off.items():
+        places = points["epochs"], points["validation_error"]
+        axes.plot(*places, **style, color=COLOURS[name], label=f"the paper's Figure 1, {name}")
+    read = [error for points in read_off.values() for error in points["validation_error"]]
+    _scale(axes, "y", [*frame["validation_error"], *read], "validation error\n(%")
+    axes.set(xlabel="epoch (log scale)")
+    _logarithmic(axes, "x")
+    axes.legend(frameon=False, fontsize="x-small", ncols=2)
+    return stamped(figure, records)
 
 
-def _read_off(axes: Axes, curves: dict[str, dict]) -> None:
-    for name, points in curves.items():
-        axes.plot(
-            points["epochs"],
-            points["validation_error"],
-            color=COLOURS[name],
-            linestyle="none",
-            marker="D",
-            markersize=5,
-            markerfacecolor="white",
-            label=f"the paper's Figure 1, {name}",
-        )
+def _curves(axes: Axes, frame: pd.DataFrame, column: str, **line) -> None:
+    """Every recipe: each seed, and the mean over the epochs that every seed has."""
+    names, profiles = list(frame["recipe"].unique()), frame["profile"].unique()
+    for (recipe, profile), group in frame.groupby(["recipe", "profile"], sort=False):
+        seeds = group.pivot_table(column, "epoch", "seed")  # (epochs, seeds)
+        style = line | {"color": colour(recipe, names)}
+        if seeds.shape[1] > 1:
+            axes.plot(seeds, linewidth=0.8, alpha=0.45, **style)
+        named = f"{recipe}, {profile} profile" if len(profiles) > 1 else recipe
+        style |= {"marker": "o" if len(seeds) < 3 else None, "linewidth": 1.7}
+        axes.plot(seeds.dropna().mean(axis=1), label=f"{named} (n = {seeds.shape[1]})", **style)
+
+
+def _seeds_note(axes: Axes, frame: pd.DataFrame) -> None:
+    profiles = frame["profile"].unique()
+    of_one = f"{profiles[0]} profile; " if len(profiles) == 1 else ""
+    _note(axes, f"{of_one}thin line: one seed; thick: mean")
+
+
+def _note(axes: Axes, text: str) -> None:
+    """Above the axes, how to read the marks."""
+    axes.set_title(text, loc="left", fontsize="small", color=GREY)
 
 
 def effects(records: list[dict], baseline: str) -> Figure:
@@ -155,7 +180,7 @@ def _band(axes: Axes, mean: float, std: float | None) -> None:
     if std is not None:
         axes.axvspan(mean - std, mean + std, color=COLOURS["theano"], alpha=0.12, lw=0)
         note += "; band: the baseline's mean ± standard deviation"
-    axes.set_title(note, loc="left", fontsize="small", color="#555555")
+    _note(axes, note)
 
 
 def _row_of_dots(axes: Axes, row: int, values: list[float], tint: str) -> None:
@@ -205,8 +230,8 @@ def by_bits(records: list[dict], lines: dict[str, dict[int, str]], baseline: str
         return nothing_to_draw()
     figure, axes = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
     mean, std = _mean_std(errors)
-    axes.axhline(mean, color="#555555", linewidth=1, label="float32")
-    axes.axhspan(mean - (std or 0), mean + (std or 0), color="#555555", alpha=0.15, lw=0)
+    axes.axhline(mean, color=GREY, linewidth=1, label="float32")
+    axes.axhspan(mean - (std or 0), mean + (std or 0), color=GREY, alpha=0.15, lw=0)
     for (label, names), tint in zip(lines.items(), ("theano", "torch7"), strict=True):
         groups = [test_errors(records, name) for name in names.values()]
         _line(axes, label, groups, COLOURS[tint])
@@ -231,11 +256,16 @@ def _scale(axes: Axes, which: str, values, label: str) -> None:
     logarithmic = min(values) > 0 and max(values) > 4 * min(values)
     axes.set(**{f"{which}label": label + (", log scale)" if logarithmic else ")")})
     if logarithmic:
-        axes.set(**{f"{which}scale": "log"})
-        axis = getattr(axes, f"{which}axis")
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        _logarithmic(axes, which)
+
+
+def _logarithmic(axes: Axes, which: str) -> None:
+    """A logarithmic axis with plain numbers at 1, 2, 5, 10 and so on."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def nothing_to_draw() -> Figure:

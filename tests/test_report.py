@@ -176,17 +176,34 @@ def test_tables_of_nothing_are_empty(table):
 
 def test_learning_curves_of_several_recipes_and_seeds():
     records = seeds(MNIST, "paper", 0.9, 1.0) + seeds(recipes.MNIST_THEANO_FLOAT, "paper", 0.8)
-    figure = report.learning_curves(records, {"theano": {"epochs": [1], "validation_error": [3]}})
-    assert "mnist-theano, paper profile (n = 2)" in texts(figure)
-    assert "mnist-theano-float, paper profile (n = 1)" in texts(figure)
-    assert "the paper's Figure 1, theano" in texts(figure)
+    figure = report.learning_curves(records)
+    assert "mnist-theano (n = 2)" in texts(figure)
+    assert "mnist-theano-float (n = 1)" in texts(figure)
+    assert "paper profile; thin line: one seed" in texts(figure)
     errors, losses = figure.axes
-    assert len(errors.lines) == 3 + 1 + 1  # two seeds and their mean, one seed, the paper
+    assert len(errors.lines) == 3 + 1  # two seeds and their mean, one seed
     assert {line.get_linestyle() for line in losses.lines} == {"--"}
 
 
+def test_learning_curves_of_two_profiles_name_them_in_the_legend():
+    figure = report.learning_curves(seeds(MNIST, "quick", 2.0) + seeds(MNIST, "paper", 0.9, 1.0))
+    assert "mnist-theano, quick profile (n = 1)" in texts(figure)
+    assert "mnist-theano, paper profile (n = 2)" in texts(figure)
+
+
+def test_points_of_the_paper_stand_beside_the_runs():
+    points = {"theano": {"epochs": [1, 100], "validation_error": [3, 2]}}
+    axes = figures.beside_the_paper(seeds(MNIST, "paper", 0.9), points).axes[0]
+    ours, theirs = axes.lines
+    assert list(theirs.get_xdata()) == [1, 100] and list(theirs.get_ydata()) == [3, 2]
+    assert ours.get_color() == theirs.get_color() == figures.COLOURS["theano"]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["mnist-theano (n = 1)", "the paper's Figure 1, theano"]
+    assert axes.get_xscale() == "log"
+
+
 def test_one_colour_means_one_thing():
-    for name in ("mnist-theano", "cifar10-theano", "mnist-theano-first-epoch"):
+    for name in ("mnist-theano", "cifar10-theano", "mnist-theano-first-epoch", "shift-baseline"):
         assert figures.colour(name, [name]) == figures.COLOURS["theano"]
     assert figures.colour("cifar10-theano-float", []) == figures.COLOURS["float"]
     assert figures.colour("mnist-torch7", []) != figures.colour("mnist-torch7-code", [])
@@ -211,7 +228,8 @@ def test_effects_puts_the_baseline_first():
 
 
 def test_figures_of_nothing_say_so():
-    for figure in (report.learning_curves([]), report.effects([], "gradients-baseline")):
+    nothing = [report.learning_curves([]), report.effects([], "gradients-baseline")]
+    for figure in [*nothing, figures.beside_the_paper([], {})]:
         assert "not run" in texts(figure)
 
 
