@@ -21,6 +21,7 @@ OTHER_SETTINGS, TOO_FEW = "not at the paper's settings", "too few runs"
 VERDICTS = (REPRODUCED, PARTLY, NOT, FOUND, NOT_FOUND, STAND_IN, OTHER_SETTINGS, TOO_FEW, NOT_RUN)
 
 FILE = ROOT / "notebooks" / "claims.toml"
+OURS = "ours"  # the origin of a question that the paper does not ask
 TWO_GROUPS = ("no_worse", "effect")
 FEWEST_RUNS = 3  # in each of two groups, before their difference is judged
 
@@ -193,7 +194,7 @@ def judge(claim: Claim, values: Sequence[float], reference: Sequence[float] = ()
         grade = REPRODUCED if exceeds(values, reference, claim.margin) else NOT
     else:
         grade = _grade(excess(claim, values, reference), claim.tolerance)
-    return grade if claim.origin != "ours" else FOUND if grade == REPRODUCED else NOT_FOUND
+    return grade if claim.origin != OURS else FOUND if grade == REPRODUCED else NOT_FOUND
 
 
 def _grade(over: float, margin: float) -> str:

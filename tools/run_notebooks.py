@@ -25,6 +25,7 @@ from tools.status import Status
 
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 # Seconds that a kernel may take to start, and to hand over what a cell printed: papermill's own 60
 # and 4 are short where other work takes all cores.
 PATIENCE = 300
@@ -215,6 +216,8 @@ def scrub(notebook: nbformat.NotebookNode, outcome: Outcome) -> nbformat.Noteboo
     for cell in notebook.cells:
         kept = {k: v for k, v in cell.metadata.items() if k in ("alt", "tags")}
         cell.metadata = nbformat.from_dict(kept)
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)  # its id is random, and its kernel is gone
     text = nbformat.writes(notebook)
     for path, name in _machine_paths().items():
         text = text.replace(json.dumps(path, ensure_ascii=False)[1:-1], name)

@@ -8,7 +8,7 @@ import nbformat
 from markupsafe import Markup
 
 from bnnlib import ROOT, runs
-from bnnlib.claims import VERDICTS
+from bnnlib.claims import OURS, VERDICTS
 from tools import summary
 from tools.files import replace_all
 from tools.pages import first_figure, page, render, title
@@ -48,8 +48,8 @@ def index(results: Path) -> str:
     beside = [] if results == COMMITTED else summary.rows(summary.load(COMMITTED))
     return render(
         "index.html.j2",
-        theirs=[row for row in table if row.claim.origin != "ours"],
-        ours=[row for row in table if row.claim.origin == "ours"],
+        theirs=[row for row in table if row.claim.origin != OURS],
+        ours=[row for row in table if row.claim.origin == OURS],
         by_verdict=by_verdict,
         committed={row.claim.id: row for row in beside},
         cards=_cards(results),

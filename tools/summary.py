@@ -10,6 +10,7 @@ from statistics import fmean
 
 from bnnlib.claims import (
     NOT_RUN,
+    OURS,
     STAND_IN,
     TWO_GROUPS,
     VERDICTS,
@@ -20,7 +21,6 @@ from bnnlib.claims import (
 )
 
 FAITHFUL = ("paper", "evening", "quick")  # the first that has a value is shown; smoke never is
-OURS = "ours"  # the origin of a question that the paper does not ask
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
