@@ -38,16 +38,18 @@ class TrainingPanel(widgets.VBox):
         )
         self.start = widgets.Button(description="Train", button_style="primary")
         self.forget = widgets.Button(description="Forget the curves")
-        self.status, self.picture = widgets.HTML(), widgets.HTML()
+        self.planned, self.status, self.picture = widgets.HTML(), widgets.HTML(), widgets.HTML()
         switches = [self.weights, self.activations, self.stochastic, self.clip]
         buttons = widgets.HBox([self.start, self.forget])
-        rows = [*switches, self.dropout, self.learning_rate, buttons, self.status, self.picture]
-        super().__init__(rows)
+        controls = [*switches, self.dropout, self.learning_rate]
+        super().__init__([*controls, self.planned, buttons, self.status, self.picture])
         self.add_class("bnn-training")
-        for part, name in ((self.status, "bnn-status"), (self.picture, "bnn-curves")):
-            part.add_class(name)
-        for switch in (self.weights, self.activations):
-            switch.observe(self._enable, "value")
+        self.planned.add_class("bnn-planned")
+        self.status.add_class("bnn-status")
+        self.picture.add_class("bnn-picture")
+        for control in controls:
+            control.observe(self._plan, "value")
+        self._plan()
         self.start.on_click(self._train)
         self.forget.on_click(self._forget)
 
@@ -63,8 +65,9 @@ class TrainingPanel(widgets.VBox):
             self.learning_rate.value,
         )
 
-    def _enable(self, _) -> None:
-        """Only what has an effect can be set."""
+    def _plan(self, _=None) -> None:
+        """Say what would be trained; only what has an effect can be set."""
+        self.planned.value = f"To be trained: {describe(self.recipe())}"
         self.clip.disabled = not self.weights.value
         self.stochastic.disabled = not (self.weights.value or self.activations.value)
 
