@@ -9,7 +9,6 @@ Leaves results/bench/playground-cpu.json and prints a line.
 """
 
 import argparse
-import json
 import shutil
 import statistics
 import sys
@@ -17,7 +16,6 @@ import tempfile
 from pathlib import Path
 
 from bnnlib import ROOT, runs
-from bnnlib.files import whole
 from tests.browser import PATH, chromium, open_page
 from tests.lab import draw, run_all, started
 
@@ -72,10 +70,9 @@ def main() -> int:
     p20, *_, p80 = statistics.quantiles(times, n=5)
     ms = {"p20": p20, "p50": statistics.median(times), "p80": p80, "most": max(times)}
     print(", ".join(f"{key} {value:.0f} ms" for key, value in ms.items()), f"of {moves} moves")
-    with whole(ROOT / "results" / "bench" / "playground-cpu.json") as file:
-        row = {"what": "stroke to painted answer", "moves": moves, "ms": ms}
-        content = {"provenance": runs.provenance("cpu"), "rows": [row]}
-        file.write((json.dumps(content, indent=1) + "\n").encode())
+    made = {"schema": runs.SCHEMA, "provenance": runs.provenance("cpu")}
+    content = made | {"what": "a stroke's move to the painted answer", "moves": moves, "ms": ms}
+    runs.write_record(ROOT / "results" / "bench" / "playground-cpu.json", content)
     return 0
 
 

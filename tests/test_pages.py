@@ -104,6 +104,18 @@ def html(tmp_path):
     return pages.page(siblings[1], siblings)
 
 
+def test_links_lead_to_pages_that_there_are(tmp_path):
+    for name in ("evening/04_mnist", "quick/05_cifar10", "quick/04_mnist"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        nbformat.write(toy(), tmp_path / f"{name}.ipynb")
+    site.build(tmp_path)
+    linked = (tmp_path / "evening" / "04_mnist.html").read_text()
+    assert 'href="../quick/05_cifar10.html#claim"' in linked
+    (tmp_path / "quick" / "05_cifar10.ipynb").unlink()
+    site.build(tmp_path)
+    assert "05_cifar10.html" not in (tmp_path / "evening" / "04_mnist.html").read_text()
+
+
 def test_page_loads_nothing(html):
     assert not LOADED.search(html)
     assert LOADED.search('<img src="https://example.org/a.png">')

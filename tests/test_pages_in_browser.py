@@ -197,14 +197,15 @@ def test_contents_jump_to_their_headings(browser, built):
 
 
 def test_on_a_phone_contents_unfold_and_next_leads_on(browser, built):
-    page = open_page(browser, (built / NAMES[0]).as_uri(), PHONE).page
+    first, second = [name for name in NAMES if name.startswith("quick/")][:2]
+    page = open_page(browser, (built / first).as_uri(), PHONE).page
     link = page.locator("details.contents a").last
     expect(link).to_be_hidden()
     page.locator("details.contents summary").click()
     link.click()
     expect(page.locator(f'[id="{link.get_attribute("href")[1:]}"]')).to_be_in_viewport()
     page.locator("footer a[rel=next]").click()
-    expect(page).to_have_url((built / NAMES[1]).as_uri())
+    expect(page).to_have_url((built / second).as_uri())
     page.close()
 
 

@@ -6,7 +6,9 @@ A page is one file that loads nothing: style and figures are inside, formulas ar
 import base64
 import html
 import json
+import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,8 +44,10 @@ class Block:
 class _Markdown(IPythonRenderer):
     """Markdown to HTML with formulas as MathML, and the headings it met."""
 
-    def __init__(self):
+    def __init__(self, addresses: dict[str, str] | None = None):
+        """addresses: notebook, such as "04_mnist" -> its page's, as seen from this one."""
         super().__init__(escape=False)
+        self.addresses = addresses or {}
         self.headings: list[tuple[int, str, str]] = []  # level, id, text
 
     def block_math(self, body: str) -> str:
@@ -67,8 +71,11 @@ class _Markdown(IPythonRenderer):
         return keep_units(super().text(text))
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        """A sibling notebook's link leads to its page."""
-        return super().link(text, re.sub(r"^(\d\d_\w+)\.ipynb\b", r"\1.html", url), title)
+        """A notebook's link leads to its page; where there is none, its text alone stands there."""
+        if not (notebook := re.match(r"(\d\d_\w+)\.ipynb\b", url)):
+            return super().link(text, url, title)
+        address = self.addresses.get(notebook[1])
+        return super().link(text, address + url[notebook.end() :], title) if address else text
 
 
 def title(notebook: NotebookNode) -> str:
@@ -232,10 +239,18 @@ def render(template: str, **values) -> str:
     return _templates().get_template(template).render(**values)
 
 
-def page(path: Path, siblings: list[Path]) -> str:
-    """The HTML of one executed notebook, <results>/<profile>/NN_name.ipynb."""
+def page(path: Path, siblings: list[Path], others: Iterable[Path] = ()) -> str:
+    """The HTML of one executed notebook, <results>/<profile>/NN_name.ipynb.
+
+    siblings: all of its profile, in order; others: of other profiles, to which links lead where the
+    profile has none of that name.
+    """
     notebook = nbformat.read(path, as_version=4)
-    markdown = _Markdown()
+    linked = {each.stem: each.with_suffix(".html") for each in (*others, *siblings)}
+    folder = path.parent
+    markdown = _Markdown(
+        {name: os.path.relpath(each, folder).replace(os.sep, "/") for name, each in linked.items()}
+    )
     body = blocks(notebook, markdown)
     place = siblings.index(path)
     metrics = path.parent / "metrics" / f"{path.stem}.json"

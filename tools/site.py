@@ -19,10 +19,11 @@ PROFILES = (*summary.FAITHFUL, "smoke")
 
 def build(results: Path) -> None:
     """Write the page of every executed notebook, and the index; all of them or none."""
-    contents = {}
+    contents, best = {}, most_faithful(results)
     for profile in PROFILES:
         notebooks = executed(results / profile)
-        contents |= {path.with_suffix(".html"): page(path, notebooks) for path in notebooks}
+        for path in notebooks:
+            contents[path.with_suffix(".html")] = page(path, notebooks, best)
     contents[results / "index.html"] = index(results)
     replace_all({path: text.encode() for path, text in contents.items()})
 
@@ -30,6 +31,15 @@ def build(results: Path) -> None:
 def executed(folder: Path) -> list[Path]:
     """The executed notebooks of a profile, in number order."""
     return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+
+
+def most_faithful(results: Path) -> list[Path]:
+    """Each executed notebook at its most faithful profile, in number order."""
+    best: dict[str, Path] = {}
+    for profile in PROFILES:
+        for path in executed(results / profile):
+            best.setdefault(path.stem, path)
+    return [path for _, path in sorted(best.items())]
 
 
 @dataclass(frozen=True)
@@ -70,12 +80,8 @@ def metrics_files(results: Path) -> list[Path]:
 
 
 def _cards(results: Path) -> dict[str, Card]:
-    """For each executed notebook its most faithful page, in number order."""
-    best: dict[str, Path] = {}
-    for profile in PROFILES:
-        for path in executed(results / profile):
-            best.setdefault(path.stem, path)
-    return {name: _card(path, results) for name, path in sorted(best.items())}
+    """The cards of all executed notebooks, in number order."""
+    return {path.stem: _card(path, results) for path in most_faithful(results)}
 
 
 def _card(path: Path, results: Path) -> Card:
