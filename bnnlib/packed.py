@@ -34,6 +34,7 @@ from bnnlib.xnor import (
 CHUNK = 2**24  # bytes that first layers read or write at once: small beside a machine's memory,
 # yet 20,000 MNIST or 256 CIFAR-10 images, as many as keep all processors busy
 DIGITS, PICTURES = (28, 28), (CONVNET_CHANNELS, CONVNET_SIDE, CONVNET_SIDE)
+LARGEST = 2**26  # pixels of a picture file: a few bytes may claim billions
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ class PackedNetwork:
             yield x
 
     def packed_bytes(self) -> int:
-        """What it occupies: about a bit a weight, two on CPUs that look products up in tables, and
+        """What it occupies: about a bit a weight, two where a CPU looks products up in tables, and
         32 a weight of a real first layer."""
         held = [self.scores.bias, *self.scores.normalization.state_dict().values()]
         held += self.scores.weights.tensors
@@ -209,7 +210,8 @@ def _packed_layer(before: Block | None, block: Block) -> PackedLayer:
         signs = signs.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
     by_and = block.pooled and bool(flipped.any())
     mask = pack_signs(torch.where(flipped, 1.0, -1.0)) if by_and else None
-    return PackedLayer(pack_weights(signs), thresholds, block.pooled, mask)
+    packed = pack_weights(signs, planes=before is None)
+    return PackedLayer(packed, thresholds, block.pooled, mask)
 
 
 def load(path: str | Path, device: str = "cpu") -> PackedNetwork:
@@ -250,6 +252,8 @@ def read_image(path: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, str]:
         with Image.open(path) as file:
             if file.mode.startswith(("I", "F")):
                 raise ValueError("it has more than 8 bits a channel")
+            if file.width * file.height > LARGEST:
+                raise ValueError(f"it has {file.width} x {file.height} pixels, at most {LARGEST}")
             picture = ImageOps.exif_transpose(file).convert("RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error

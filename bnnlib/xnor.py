@@ -47,9 +47,13 @@ def unpack_signs(words: Tensor, k: int) -> Tensor:
     return torch.ops.bnnlib.unpack_signs(words, k)
 
 
-def pack_weights(w: Tensor) -> PackedWeights:
-    """w (N, K) or (N, C, kh, kw) real -> its signs as the kernels of its device want them."""
-    return PackedWeights(torch.ops.bnnlib.pack_weights(w), tuple(w.shape))
+def pack_weights(w: Tensor, planes: bool = False) -> PackedWeights:
+    """w (N, K) or (N, C, kh, kw) real -> its signs as the kernels of its device want them.
+
+    planes: whether what they multiply is planes. Either way they multiply both, exactly; some
+    processors are faster with the right one.
+    """
+    return PackedWeights(torch.ops.bnnlib.pack_weights(w, planes), tuple(w.shape))
 
 
 def xnor_matmul(x: Tensor, weights: PackedWeights, thresholds: Tensor | None = None) -> Tensor:
@@ -112,10 +116,10 @@ def _check_weights(x: Tensor, w: list[Tensor], shape: tuple[int, ...]) -> None:
             raise ValueError(f"x is on {x.device}, but the weights on {part.device}")
     if min(shape) < 1:
         raise ValueError(f"weights must have sizes of at least 1, not {shape}")
-    wanted = _kernels(x.device.type).layout(shape)
+    wanted = [_kernels(x.device.type).layout(shape, planes) for planes in (False, True)]
     given = [(tuple(part.shape), part.dtype) for part in w]
-    if given != wanted:
-        raise ValueError(f"weights {shape} are packed as {wanted} on {x.device}, not as {given}")
+    if given not in wanted:
+        raise ValueError(f"weights {shape} are packed as {wanted[0]} on {x.device}, not as {given}")
 
 
 def _check_thresholds(x: Tensor, thresholds: Tensor | None, n: int) -> None:
@@ -212,20 +216,20 @@ def _unpacked_outputs(words: Tensor, k: int) -> Outputs:
     return [((*words.shape[:-1], k), torch.int8)]
 
 
-def _weights_outputs(w: Tensor) -> Outputs:
+def _weights_outputs(w: Tensor, planes: bool) -> Outputs:
     if w.dtype not in REAL:
         raise ValueError(f"weights must be real, but are {w.dtype}")
     if w.dim() not in (2, 4) or min(w.shape) < 1:
         raise ValueError(
             f"weights must be (N, K) or (N, C, kh, kw), none of them 0, not {tuple(w.shape)}"
         )
-    return _kernels(w.device.type).layout(tuple(w.shape))
+    return _kernels(w.device.type).layout(tuple(w.shape), planes)
 
 
-def _pack_weights(w: Tensor) -> list[Tensor]:
+def _pack_weights(w: Tensor, planes: bool) -> list[Tensor]:
     if w.device.type == "cpu" and w.isnan().any():
         raise ValueError("the weights hold a NaN, which has no sign")
-    return _kernels(w.device.type).pack_weights(w)
+    return _kernels(w.device.type).pack_weights(w, planes)
 
 
 def _register(schema: str, check: Callable[..., Outputs], kernel: Callable) -> None:
@@ -255,7 +259,7 @@ def _on_device(name: str) -> Callable:
 _register("pack_signs(Tensor x) -> Tensor", _signs_outputs, _on_device("pack_signs"))
 _register("pack_planes(Tensor x) -> Tensor", _planes_outputs, _on_device("pack_planes"))
 _register("unpack_signs(Tensor words, int k) -> Tensor", _unpacked_outputs, reference.unpack_signs)
-_register("pack_weights(Tensor w) -> Tensor[]", _weights_outputs, _pack_weights)
+_register("pack_weights(Tensor w, bool planes) -> Tensor[]", _weights_outputs, _pack_weights)
 _register(
     "xnor_matmul(Tensor x, Tensor[] w, int[] shape, Tensor? thresholds) -> Tensor",
     _matmul_outputs,

@@ -3,6 +3,7 @@
 import multiprocessing
 import platform
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -35,7 +36,7 @@ SECONDS = 120  # after which a process hangs
 def path(request):
     """Take one of the two paths, whatever the processor's own is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "looks_up", lambda: request.param)
+        patch.setattr(cpu, "looks_up", lambda planes=False: request.param)
         yield
 
 
@@ -204,6 +205,22 @@ def test_convolutions_equal_the_reference_s(
     check_conv2d(x, numbers((filters, channels, *kernel), seed + 1), stride, padding)
 
 
+@NEEDS_AVX2
+@pytest.mark.parametrize("planes", [False, True])
+def test_tiles_for_signs_and_for_planes_multiply_both(planes, monkeypatch):
+    monkeypatch.setattr(cpu, "looks_up", lambda planes=False: planes)
+    rows, images = inputs((30, 700), planes, 1), inputs((2, 5, 6, 20), planes, 1)
+    dense, filters = numbers((300, 700), 2), numbers((130, 20, 3, 3), 3)
+    kinds = [[pack_weights(w, hint) for w in (dense, filters)] for hint in (False, True)]
+    assert kinds[0][0].tensors[0].dtype != kinds[1][0].tensors[0].dtype
+    plain = [(reference.pack_weights(w), tuple(w.shape)) for w in (dense, filters)]
+    for one, other in kinds:
+        sums = reference.xnor_matmul(rows, *plain[0], None)
+        assert torch.equal(xnor.xnor_matmul(rows, one), sums)
+        sums = reference.xnor_conv2d(images, *plain[1], 1, 0, None)
+        assert torch.equal(xnor.xnor_conv2d(images, other), sums)
+
+
 @pytest.mark.parametrize("planes", [False, True])
 @pytest.mark.parametrize("k", [4096 + 70, 65_472, 65_473, 70_000, 131_000])
 def test_rows_longer_than_a_uint16_counts(path, k, planes):
@@ -308,6 +325,7 @@ def test_results_do_not_depend_on_the_number_of_threads(path, always):
 def test_few_rows_are_split_over_columns_and_little_work_is_not_split(monkeypatch):
     pieces = []
     weights = [pack_weights(numbers((300, k), 0)) for k in (70, 260_000)]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(cpu, "in_parts", lambda kernel, count: pieces.append(count))
     for packed in weights:
         xnor.xnor_matmul(inputs((1, packed.shape[1]), False, 1), packed)
@@ -334,16 +352,20 @@ def test_a_spawned_process_computes_the_same(always):
 # What the innermost loops are made of
 
 
-def call_tile(weights, x, stride, w, length, tile_length, counts, tables):
-    xnor_product.tile_rows(weights, x, stride, w, length, tile_length, counts, tables)
+def count_words(x, stride, w, words, sums):
+    xnor_product.subtract_rows(x, stride, w, words, sums)
 
 
-def innermost_loop(weights: "numba.types.Array", processor: str, instruction: str) -> list[str]:
-    """The assembly of the tile's shortest loop with that instruction, made for a processor."""
+def look_up(x, stride, w, blocks, counts, tables):
+    xnor_product.add_rows(x, stride, w, blocks, counts, tables)
+
+
+def innermost_loop(call: Callable, processor: str, instruction: str) -> list[str]:
+    """The assembly of the shortest loop with that instruction, made for a processor."""
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    signature = (weights, *[numba.types.intp] * 7)
-    compiled = numba.njit(signature)(call_tile).inspect_llvm(signature)
+    signature = (numba.types.intp,) * call.__code__.co_argcount
+    compiled = numba.njit(signature)(call).inspect_llvm(signature)
     target = binding.Target.from_triple("x86_64-unknown-linux-gnu")
     machine = target.create_target_machine(cpu=processor, opt=3)
     lines = machine.emit_assembly(binding.parse_assembly(compiled)).splitlines()
@@ -358,20 +380,17 @@ def innermost_loop(weights: "numba.types.Array", processor: str, instruction: st
 
 @pytest.mark.skipif(not X86, reason="not an x86 processor")
 @pytest.mark.parametrize(
-    ("processor", "weights", "instruction", "vector", "times"),
+    ("processor", "call", "instruction", "vector", "times"),
     [
-        ("znver5", numba.types.int64[:, :, :, ::1], "vpopcntq", "%zmm", 6 * 4),
-        ("sapphirerapids", numba.types.int64[:, :, :, ::1], "vpopcntq", "%zmm", 6 * 4),
-        pytest.param(
-            *("znver3", numba.types.uint8[:, :, ::1], "vpshufb", "%ymm", 2 * 4 * 2),
-            marks=NEEDS_AVX2,
-        ),
+        ("znver5", count_words, "vpopcntq", "%zmm", 6 * 4),
+        ("sapphirerapids", count_words, "vpopcntq", "%zmm", 6 * 4),
+        pytest.param("znver3", look_up, "vpshufb", "%ymm", 2 * 4 * 2, marks=NEEDS_AVX2),
     ],
 )
 def test_the_innermost_loop_has_its_instruction_and_spills_nothing(
-    processor, weights, instruction, vector, times
+    processor, call, instruction, vector, times
 ):
-    loop = innermost_loop(weights, processor, instruction)
+    loop = innermost_loop(call, processor, instruction)
     found = [line for line in loop if instruction in line]
     assert len(found) == times and all(vector in line for line in found)
     assert not [line for line in loop if vector in line and re.search(r"\(%r[sb]p", line)]

@@ -26,10 +26,13 @@ PIECES = 2  # for each thread, at least, where there are rows and columns enough
 
 
 @cache
-def looks_up() -> bool:
-    """Whether products look counts up in tables (AVX2) instead of counting the bits of words."""
+def looks_up(planes: bool = False) -> bool:
+    """Whether products look counts up in tables (AVX2) instead of counting the bits of words.
+
+    One look-up serves four planes, which is faster than to count the bits of each on any processor.
+    """
     features = binding.get_host_cpu_features()
-    counts = features.get("avx512vpopcntdq", False)
+    counts = features.get("avx512vpopcntdq", False) and not planes
     return bool(features.get("avx2", False) and not counts)
 
 
@@ -48,10 +51,12 @@ def _inputs(shape: tuple[int, ...]) -> int:
     return math.prod(shape[1:])
 
 
-def layout(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], torch.dtype]]:
+def layout(
+    shape: tuple[int, ...], planes: bool = False
+) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Shapes and dtypes of what `pack_weights` makes of weights of this shape."""
     tiles, k = -(-shape[0] // COLUMNS), _inputs(shape)
-    if looks_up():
+    if looks_up(planes):
         packed = (tiles, -(-k // (4 * STEPS)) * STEPS, COLUMNS), torch.uint8
     else:
         packed = (tiles, COLUMNS // WORDS_ACROSS, words_for(k), WORDS_ACROSS), torch.int64
@@ -60,8 +65,10 @@ def layout(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], torch.dtype]]:
     return [packed, ((shape[2] * shape[3], tiles * COLUMNS), torch.int32)]
 
 
-def pack_weights(w: Tensor) -> list[Tensor]:
+def pack_weights(w: Tensor, planes: bool = False) -> list[Tensor]:
     """(N, K) -> [tiles]; (N, C, kh, kw) -> [tiles, tap sums (kh kw, N in whole tiles) int32].
+
+    planes: whether they will mostly be multiplied with planes; kernels take both kinds of tiles.
 
     A tile of the table's holds a byte for each half byte of a column, half bytes outside, columns
     inside; of the others, words in quarters of 32 columns. Inputs go by kernel row, kernel column,
@@ -69,7 +76,7 @@ def pack_weights(w: Tensor) -> list[Tensor]:
     """
     signs = w.detach() if w.dtype == torch.float32 else torch.where(w >= 0, 1.0, -1.0)
     columns = signs.movedim(0, -1).movedim(0, -2).reshape(-1, len(w)).contiguous().numpy()
-    (shape, dtype), *sums = layout(tuple(w.shape))
+    (shape, dtype), *sums = layout(tuple(w.shape), planes)
     tiles = _in_lines(shape, dtype)
     pack = sign_bits.half_byte_tiles if dtype == torch.uint8 else sign_bits.word_tiles
     _in_parts(lambda *part: pack(columns, tiles.numpy(), *part), shape[0], BYTE * columns.nbytes)
@@ -159,7 +166,7 @@ def xnor_matmul(
     thresholds: Tensor | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """As `reference.xnor_matmul`; out: where the sums go, (M, N) of any number type."""
+    """As `reference.xnor_matmul`; out: where the sums go, (M, N) int32 or float32."""
     n, k = shape
     rows = x.contiguous().numpy()
     planes = rows.shape[1] if rows.ndim == 3 else 1
@@ -182,7 +189,7 @@ def xnor_conv2d(
     thresholds: Tensor | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """As `reference.xnor_conv2d`; out: where the sums go, (B, Ho, Wo, N) of any number type."""
+    """As `reference.xnor_conv2d`; out: where the sums go, (B, Ho, Wo, N) int32 or float32."""
     n, channels, *kernel = shape
     images = x.contiguous().numpy().view(np.uint64)
     planes = images.shape[3] if images.ndim == 5 else 1

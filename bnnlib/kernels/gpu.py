@@ -200,7 +200,9 @@ def _columns(words: Tensor) -> Tensor:
     return halves(words).permute(1, 2, 0).contiguous()
 
 
-def layout(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], torch.dtype]]:
+def layout(
+    shape: tuple[int, ...], planes: bool = False
+) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Shapes and dtypes of what `pack_weights` makes of weights of this shape."""
     n, k = shape[:2]
     if len(shape) == 2:
@@ -209,10 +211,11 @@ def layout(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], torch.dtype]]:
     return [((taps, 2 * words_for(k), n), torch.int32), ((taps, n), torch.int32)]
 
 
-def pack_weights(w: Tensor) -> list[Tensor]:
+def pack_weights(w: Tensor, planes: bool = False) -> list[Tensor]:
     """(N, K) -> [words (N, .) of its rows, their sums (N,)]; (N, C, kh, kw) -> [columns, sums].
 
     Columns: (taps, halves of words, N) int32. Sums: int32, of signs, (taps, N).
+    `planes` changes nothing.
     """
     sums = 2 * (w >= 0).sum(1, dtype=torch.int32) - w.shape[1]
     if w.dim() == 2:

@@ -1,10 +1,11 @@
 """The nearest binary codes by Hamming distance, exactly, on a CPU; and the same in plain torch.
 
-Codes lie in tiles of 128, counted as `xnor_product` counts, and similar codes lie in the same tile.
+Codes lie in tiles of 128, multiplied as `xnor_product` does it; similar ones lie in the same tile.
+The product of two codes of K bits is K less twice their distance: near codes have large ones.
 Of each tile one code, its middle, and the largest distance from it, the radius, are known: by the
 triangle inequality no code of the tile is nearer to a query than the middle is, less the radius.
-Where that is farther than the best k so far, the tile is skipped; all others are counted. Distances
-are compared with the k-th best while they are in a first-level cache; they are never stored.
+Where that is farther than the best k so far, the tile is skipped; products with all others are
+compared with the k-th best while they are in a first-level cache; they are never stored.
 """
 
 from dataclasses import dataclass
@@ -22,14 +23,12 @@ from bnnlib.kernels.threads import in_parts
 from bnnlib.kernels.xnor_product import (
     COLUMNS,
     DIFFERENCES,
-    UNTIL_OVERFLOW,
-    count,
-    length_of,
     prepare,
     row_shape,
+    sum_up,
 )
 
-ROWS = 24  # queries whose counts stay in a first-level cache
+ROWS = 24  # queries whose products stay in a first-level cache
 TOGETHER = 240  # queries that pass over the codes together, so that a tile is read once for them
 NONE = 2**62  # above every key
 
@@ -47,18 +46,18 @@ class Codes:
 
 
 @intrinsic
-def _up_to(typing, counts, limit):
-    """The word of [count <= limit] for 64 uint16 at an address."""
-    vector, places = ir.VectorType(ir.IntType(16), 64), ir.VectorType(ir.IntType(32), 64)
+def _at_least(typing, sums, least):
+    """The word of [sum >= least] for 64 int32 at an address."""
+    vector = ir.VectorType(ir.IntType(32), 64)
 
     def emit(context, b, signature, arguments):
-        address, limit = arguments
-        found = b.load(b.inttoptr(address, vector.as_pointer()), align=2)
-        one = b.insert_element(ir.Constant(vector, ir.Undefined), limit, ir.IntType(32)(0))
-        limits = b.shuffle_vector(one, one, ir.Constant(places, [0] * 64))
-        return b.bitcast(b.icmp_unsigned("<=", found, limits), ir.IntType(64))
+        address, least = arguments
+        found = b.load(b.inttoptr(address, vector.as_pointer()), align=4)
+        one = b.insert_element(ir.Constant(vector, ir.Undefined), least, ir.IntType(32)(0))
+        bounds = b.shuffle_vector(one, one, ir.Constant(vector, [0] * 64))
+        return b.bitcast(b.icmp_signed(">=", found, bounds), ir.IntType(64))
 
-    return types.uint64(types.intp, types.uint16), emit
+    return types.uint64(types.intp, types.int32), emit
 
 
 @intrinsic
@@ -148,49 +147,50 @@ def _replace_top(heap, r, key):
 
 
 @njit(nogil=True)
-def _take(counts, row, places, first, heap, r):
-    """What is good enough among the counts (., COLUMNS) of a query and the tile at `first`."""
+def _take(sums, row, bits, places, first, heap, r):
+    """What is good enough among the products (., COLUMNS) of a query and the tile at `first`."""
     for half in range(0, min(COLUMNS, len(places) - first), 64):
-        limit = np.uint16(min(heap[r, 0] >> 32, UNTIL_OVERFLOW))
-        near = _up_to(counts.ctypes.data + 2 * (row * COLUMNS + half), limit)
+        least = np.int32(bits - 2 * min(heap[r, 0] >> 32, bits))
+        near = _at_least(sums.ctypes.data + 4 * (row * COLUMNS + half), least)
         while near:
             column = half + _lowest(near)
             near &= near - np.uint64(1)
             if first + column < len(places):  # else it pads the last tile
-                key = np.int64(counts[row, column]) << 32 | np.int64(places[first + column])
+                distance = np.int64(bits - sums[row, column]) >> 1
+                key = distance << 32 | np.int64(places[first + column])
                 if key < heap[r, 0]:
                     _replace_top(heap, r, key)
 
 
 @njit(nogil=True)
-def _from_middles(middles, rows, tables, counts, near):
+def _from_middles(middles, rows, bits, tables, counts, sums, near):
     """near (R, tiles or more) = the distances of rows (R, .) from the middle of each tile."""
     for tile in range(len(middles)):
         for low in range(0, len(rows), ROWS):
             some = rows[low : low + ROWS]
-            count(middles, tile, some, tables, counts[: len(some)], 0, length_of(middles))
+            sum_up(middles, tile, some, 1, bits, tables, counts, sums[: len(some)])
             for r in range(len(some)):
                 for j in range(COLUMNS):
-                    near[low + r, tile * COLUMNS + j] = counts[r, j]
+                    near[low + r, tile * COLUMNS + j] = (bits - sums[r, j]) >> 1
 
 
 @njit(nogil=True, cache=True)
-def _search(tiles, middles, radii, places, queries, k, tables, distances, found, first, last):
+def _search(tiles, middles, radii, places, bits, queries, k, tables, distances, found, first, last):
     """Queries first .. last - 1 of (Q, words, 1) uint64 against all codes."""
-    number, tile_length = last - first, length_of(tiles)
-    _, size = row_shape(tiles, 1)
+    number, (_, size) = last - first, row_shape(tiles, 1)
     rows, some = np.empty((number, size), np.uint8), np.empty((ROWS, size), np.uint8)
     for r in range(number):
         prepare(tiles, queries[first + r], tables, some, rows, r)
-    counts, chosen = np.empty((ROWS, COLUMNS), np.uint16), np.empty(ROWS, np.int64)
+    counts, sums = np.empty((ROWS, COLUMNS), np.uint16), np.empty((ROWS, COLUMNS), np.int32)
+    chosen = np.empty(ROWS, np.int64)
     near = np.empty((number, len(middles) * COLUMNS), np.int32)
-    _from_middles(middles, rows, tables, counts, near)
+    _from_middles(middles, rows, bits, tables, counts, sums, near)
     heap = np.full((number, k), NONE)
     nearest = np.empty(number, np.int64)
     for r in range(number):
         nearest[r] = np.argmin(near[r, : len(radii)])
-        count(tiles, nearest[r], rows[r : r + 1], tables, counts[:1], 0, tile_length)
-        _take(counts, 0, places, nearest[r] * COLUMNS, heap, r)
+        sum_up(tiles, nearest[r], rows[r : r + 1], 1, bits, tables, counts, sums[:1])
+        _take(sums, 0, bits, places, nearest[r] * COLUMNS, heap, r)
     for tile in range(len(tiles)):
         waiting = 0
         for r in range(number):
@@ -199,9 +199,9 @@ def _search(tiles, middles, radii, places, queries, k, tables, distances, found,
                 some[waiting] = rows[r]
                 waiting += 1
             if waiting == ROWS or (waiting and r == number - 1):
-                count(tiles, tile, some[:waiting], tables, counts[:waiting], 0, tile_length)
+                sum_up(tiles, tile, some[:waiting], 1, bits, tables, counts, sums[:waiting])
                 for i in range(waiting):
-                    _take(counts, i, places, tile * COLUMNS, heap, chosen[i])
+                    _take(sums, i, bits, places, tile * COLUMNS, heap, chosen[i])
                 waiting = 0
     for r in range(number):
         keys = np.sort(heap[r])
@@ -217,7 +217,7 @@ def search(queries: Tensor, codes: Codes, k: int) -> tuple[Tensor, Tensor]:
     found = torch.empty((len(queries), k), dtype=torch.int64)
     parts = codes.tiles, codes.middles, codes.radii, codes.places
     words = queries.contiguous().numpy().view(np.uint64)[..., None]
-    arrays = *(part.numpy() for part in parts), words
+    arrays = *(part.numpy() for part in parts), codes.bits, words
     arrays = *arrays, k, DIFFERENCES, distances.numpy(), found.numpy()
 
     def part(first: int, last: int) -> None:

@@ -61,13 +61,18 @@ def pack_planes(x: Tensor) -> Tensor:
     return pack_bits((x.long().unsqueeze(-2) >> places & 1).bool())
 
 
-def layout(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], torch.dtype]]:
+def layout(
+    shape: tuple[int, ...], planes: bool = False
+) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Shapes and dtypes of what `pack_weights` makes of weights of this shape."""
     return [((shape[0], *shape[2:], words_for(shape[1])), torch.int64)]
 
 
-def pack_weights(w: Tensor) -> list[Tensor]:
-    """(N, K) -> [words (N, .) of its rows]; (N, C, kh, kw) -> [(N, kh, kw, .)]."""
+def pack_weights(w: Tensor, planes: bool = False) -> list[Tensor]:
+    """(N, K) -> [words (N, .) of its rows]; (N, C, kh, kw) -> [(N, kh, kw, .)].
+
+    `planes` changes nothing.
+    """
     return [pack_signs(w.movedim(1, -1))]
 
 

@@ -7,18 +7,23 @@ import numpy as np
 from numba import njit
 
 from bnnlib.kernels.xnor_tiles import (
+    CODE_ROWS,
     COLUMNS,
     STEPS,
     TOGETHER,
+    WORD_ROWS,
     WORDS_ACROSS,
+    add_row,
+    add_rows,
     at_least,
     join,
     joined_row,
+    move,
     place,
-    rows_together,
     subtract,
-    tile_row,
-    tile_rows,
+    subtract_planes,
+    subtract_row,
+    subtract_rows,
 )
 
 ROWS = 24  # of x at a time: their counts stay in a first-level cache, too
@@ -88,27 +93,49 @@ def prepare(weights, words, tables, codes, rows, number):
 
 
 @inner
-def count(weights, number, rows, tables, counts, start, end):
-    """counts (R, COLUMNS) uint16 = the bits in which rows and a tile's columns differ.
+def subtract_words(weights, number, rows, planes, sums):
+    """sums (R, COLUMNS) int32 -= twice the bits in which rows of words and a tile's columns differ.
 
-    rows (R, .) as `prepare` makes them, of which the blocks (or words) start .. end - 1 count. A
-    piece of the tile stays in a first-level cache until all rows have passed.
+    A piece of a quarter of the tile stays in a first-level cache until all rows have passed.
+    """
+    stride, length, whole = rows.strides[0], weights.shape[2], len(sums) // WORD_ROWS * WORD_ROWS
+    for quarter in range(weights.shape[1]):
+        w = weights.ctypes.data + number * weights.strides[0] + quarter * weights.strides[1]
+        to = sums.ctypes.data + 4 * WORDS_ACROSS * quarter
+        for first in range(0, length, WORDS_AT_A_TIME):
+            part, x = min(WORDS_AT_A_TIME, length - first), rows.ctypes.data + 8 * first
+            here = w + first * weights.strides[2]
+            if planes > 1:
+                for r in range(len(sums)):
+                    for low in range(0, planes, TOGETHER):
+                        row, target = x + (r * planes + low) * stride, to + r * sums.strides[0]
+                        subtract_planes(row, stride, here, part, low + 1, target)
+                continue
+            for r in range(0, whole, WORD_ROWS):
+                subtract_rows(x + r * stride, stride, here, part, to + r * sums.strides[0])
+            for r in range(whole, len(sums)):
+                subtract_row(x + r * stride, stride, here, part, to + r * sums.strides[0])
+
+
+@inner
+def count(weights, number, rows, tables, counts, start, end):
+    """counts (R, COLUMNS) uint16 = the bits in which rows of codes and a tile's columns differ.
+
+    rows (R, .) as `prepare` makes them, of which the blocks start .. end - 1 count. A piece of the
+    tile stays in a first-level cache until all rows have passed.
     """
     counts[:] = 0
-    table, length, together = weights.itemsize == 1, length_of(weights), rows_together(weights)
-    piece = BLOCKS_AT_A_TIME if table else WORDS_AT_A_TIME
-    step, across = (STEPS, STEPS * COLUMNS) if table else (8, 8 * WORDS_ACROSS)
-    stride, whole = rows.strides[0], len(counts) // together * together
-    for first in range(start, end, piece):
-        part = min(piece, end - first)
-        w = weights.ctypes.data + number * weights.strides[0] + first * across
-        low = rows.ctypes.data + first * step
-        for r in range(0, whole, together):
-            x, to = low + r * stride, counts.ctypes.data + r * counts.strides[0]
-            tile_rows(weights, x, stride, w, part, length, to, tables.ctypes.data)
+    stride, whole = rows.strides[0], len(counts) // CODE_ROWS * CODE_ROWS
+    for first in range(start, end, BLOCKS_AT_A_TIME):
+        part = min(BLOCKS_AT_A_TIME, end - first)
+        w = weights.ctypes.data + number * weights.strides[0] + first * STEPS * COLUMNS
+        x, to = rows.ctypes.data + first * STEPS, counts.ctypes.data
+        for r in range(0, whole, CODE_ROWS):
+            at = to + r * counts.strides[0]
+            add_rows(x + r * stride, stride, w, part, at, tables.ctypes.data)
         for r in range(whole, len(counts)):
-            x, to = low + r * stride, counts.ctypes.data + r * counts.strides[0]
-            tile_row(weights, x, stride, w, part, length, to, tables.ctypes.data)
+            at = to + r * counts.strides[0]
+            add_row(x + r * stride, stride, w, part, at, tables.ctypes.data)
 
 
 @inner
@@ -124,10 +151,12 @@ def count_joined(weights, number, rows, counts, start, end):
 def sum_up(weights, number, rows, planes, k, tables, counts, sums):
     """sums (R, COLUMNS) int32 = the products of R rows, of `planes` planes each, with a tile."""
     sums[:] = k * ((1 << planes) - 1)
+    if weights.itemsize > 1:
+        subtract_words(weights, number, rows, planes, sums)
+        return
     parts, bits = parts_of(weights, planes)
-    span, length = UNTIL_OVERFLOW // 64, length_of(weights)
-    if weights.itemsize == 1:
-        span = UNTIL_OVERFLOW // (4 * STEPS * (WEIGHTS if joins(weights, planes) else 1))
+    length = length_of(weights)
+    span = UNTIL_OVERFLOW // (4 * STEPS * (WEIGHTS if joins(weights, planes) else 1))
     for start in range(0, length, span):
         used, end = counts[: len(sums) * parts], min(start + span, length)
         if joins(weights, planes):
@@ -141,13 +170,18 @@ def sum_up(weights, number, rows, planes, k, tables, counts, sums):
 
 @inner
 def write(sums, number, thresholds, out, bits):
-    """A tile of sums to its columns of out (R, N) int32; or, if there are thresholds, to words.
+    """A tile of sums to its columns of out (R, N), int32 or float32; with thresholds, to words.
 
     thresholds: int32, whole tiles of them, or none; bits (R, words) int64.
     """
     low = number * COLUMNS
     if not len(thresholds):
+        whole = low + COLUMNS <= out.shape[1] and out.strides[1] == out.itemsize
         for r in range(len(sums)):
+            if whole:
+                to = out.ctypes.data + r * out.strides[0] + low * out.itemsize
+                move(out, sums.ctypes.data + r * sums.strides[0], to)
+                continue
             for j in range(min(COLUMNS, out.shape[1] - low)):
                 out[r, low + j] = sums[r, j]
         return

@@ -90,20 +90,17 @@ def _loop(b: ir.IRBuilder, count, start: list):
 
 
 def _add_counts(b: ir.IRBuilder, counts, values: list) -> None:
-    """counts (uint16, one vector after the other) += values, of whichever width."""
+    """counts (uint16, one vector after the other) += vectors of bytes."""
     for j, value in enumerate(values):
-        kind = ir.VectorType(_SHORT, value.type.count)
-        number = b.trunc(value, kind) if value.type.element == _LONG else b.zext(value, kind)
-        offset = 2 * j * kind.count
+        kind = ir.VectorType(_SHORT, TABLE_BYTES)
+        number, offset = b.zext(value, kind), 2 * j * TABLE_BYTES
         _store(b, b.add(_load(b, counts, kind, offset, 2), number), counts, offset)
 
 
-def _popcount_tile(b: ir.IRBuilder, rows: int, x, stride, w, words, tile_words, counts):
-    """`rows` rows of words; see `tile_rows`. A tile lies in quarters of 32 columns."""
-    part, _, close_parts = _loop(b, _constant(COLUMNS // WORDS_ACROSS), [])
-    quarter = b.add(w, b.mul(part, b.mul(tile_words, _constant(8 * WORDS_ACROSS))))
+def _count_words(b: ir.IRBuilder, rows: int, x, stride, w, words) -> list[list]:
+    """Vectors of counts, by row and by column: the bits in which words of rows and of w differ."""
     index, sums, close = _loop(b, words, [_zeros(_WORDS)] * (rows * VECTORS))
-    at = b.add(quarter, b.mul(index, _constant(8 * WORDS_ACROSS)))
+    at = b.add(w, b.mul(index, _constant(8 * WORDS_ACROSS)))
     columns = [_load(b, at, _WORDS, 8 * LANES * j) for j in range(VECTORS)]
     following = []
     for i in range(rows):
@@ -113,11 +110,16 @@ def _popcount_tile(b: ir.IRBuilder, rows: int, x, stride, w, words, tile_words, 
             differing = _call(b, "llvm.ctpop.v8i64", _WORDS, b.xor(word, column))
             following.append(b.add(sums[i * VECTORS + j], differing))
     close(following)
-    here = b.add(counts, b.mul(part, _constant(2 * WORDS_ACROSS)))
-    for i in range(rows):
-        row = b.add(here, _constant(2 * COLUMNS * i))
-        _add_counts(b, row, following[i * VECTORS : (i + 1) * VECTORS])
-    close_parts([])
+    return [following[i * VECTORS : (i + 1) * VECTORS] for i in range(rows)]
+
+
+def _subtract_counts(b: ir.IRBuilder, counts: list, bits, sums) -> None:
+    """WORDS_ACROSS int32 at `sums` -= 2^bits counts."""
+    vector = ir.VectorType(_INT, LANES)
+    by = _splat(b, b.trunc(bits, _INT), LANES)
+    for j, count in enumerate(counts):
+        number = b.shl(b.trunc(count, vector), by)
+        _store(b, b.sub(_load(b, sums, vector, 4 * LANES * j, 4), number), sums, 4 * LANES * j)
 
 
 def _look_up(b: ir.IRBuilder, tables, code):
@@ -132,7 +134,7 @@ def _twice(b: ir.IRBuilder, half):
 
 
 def _table_tile(b: ir.IRBuilder, rows: int, x, stride, w, blocks, counts, tables):
-    """`rows` rows of codes, at most BLOCKS_AT_A_TIME blocks of STEPS codes; see `tile_rows`."""
+    """`rows` rows of codes, at most BLOCKS_AT_A_TIME blocks; see `_codes_of_rows`."""
     turns = b.mul(blocks, _constant(STEPS // UNROLLED))
     index, sums, close = _loop(b, turns, [_zeros(_COUNTS)] * (rows * VECTORS))
     x = b.add(x, b.mul(index, _constant(UNROLLED)))
@@ -185,32 +187,61 @@ def _joined_tile(b: ir.IRBuilder, x, w, blocks, counts):
             _store(b, numbers, counts, 2 * (i // vectors * COLUMNS + column))
 
 
-def _tile(rows_of: dict):
-    """An intrinsic for as many rows as the weights' dtype has in `rows_of`."""
+def _words(rows: int):
+    """An intrinsic that subtracts from sums (rows, COLUMNS) int32 twice the bits in which rows at
+    x, `stride` bytes apart, differ from WORDS_ACROSS columns at w, in `words` words."""
 
     @intrinsic
-    def tile(typing, weights, x, stride, w, length, tile_length, counts, tables):
-        rows = rows_of[weights.dtype]
-
+    def subtract(typing, x, stride, w, words, sums):
         def emit(context, b, signature, arguments):
-            _, x, stride, w, length, tile_length, counts, tables = arguments
-            if weights.dtype == types.uint8:
-                _table_tile(b, rows, x, stride, w, length, counts, tables)
-            else:
-                _popcount_tile(b, rows, x, stride, w, length, tile_length, counts)
+            x, stride, w, words, sums = arguments
+            for i, counts in enumerate(_count_words(b, rows, x, stride, w, words)):
+                to = b.add(sums, _constant(4 * COLUMNS * i))
+                _subtract_counts(b, counts, _constant(1), to)
             return context.get_dummy_value()
 
-        return types.void(weights, *[types.intp] * 7), emit
+        return types.void(*[types.intp] * 5), emit
 
-    return tile
+    return subtract
 
 
-# counts (rows, COLUMNS) uint16 += the bits in which the rows at x, `stride` bytes apart, differ
-# from the columns of the tile at w. x is `length` words (popcount; the whole tile has
-# `tile_length`), or `length` blocks of STEPS codes, a code being twice a half byte (table).
-ROWS_TOGETHER = {types.uint8: 2, types.int64: 6}
-tile_rows = _tile(ROWS_TOGETHER)
-tile_row = _tile({types.uint8: 1, types.int64: 1})
+WORD_ROWS = 6
+subtract_rows, subtract_row = _words(WORD_ROWS), _words(1)
+
+
+@intrinsic
+def subtract_planes(typing, x, stride, w, words, bits, sums):
+    """As `subtract_row`, for TOGETHER planes of a row, which weigh 2^bits, 2^(bits + 1), ..."""
+
+    def emit(context, b, signature, arguments):
+        x, stride, w, words, bits, sums = arguments
+        total, *others = reversed(_count_words(b, TOGETHER, x, stride, w, words))
+        for counts in others:
+            total = [b.add(b.add(t, t), count) for t, count in zip(total, counts, strict=True)]
+        _subtract_counts(b, total, bits, sums)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6), emit
+
+
+def _codes_of_rows(rows: int):
+    """An intrinsic: counts (rows, COLUMNS) uint16 += the bits in which the rows at x, `stride`
+    bytes apart, differ from the columns of the tile at w, in `blocks` blocks of STEPS codes, a
+    code being twice a half byte."""
+
+    @intrinsic
+    def add(typing, x, stride, w, blocks, counts, tables):
+        def emit(context, b, signature, arguments):
+            _table_tile(b, rows, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 6), emit
+
+    return add
+
+
+CODE_ROWS = 2
+add_rows, add_row = _codes_of_rows(CODE_ROWS), _codes_of_rows(1)
 
 
 def _codes(b: ir.IRBuilder, numbers):
@@ -227,7 +258,7 @@ def _codes(b: ir.IRBuilder, numbers):
 def joined_row(typing, x, w, blocks, counts):
     """counts (2, COLUMNS) uint16 = what a tile's columns find in a row's tables, lower and upper.
 
-    x: the two tables of each half byte, as `join` makes them; w, blocks: see `tile_rows`.
+    x: the two tables of each half byte, as `join` makes them; w, blocks: see `add_rows`.
     """
 
     def emit(context, b, signature, arguments):
@@ -258,16 +289,6 @@ def join(typing, codes, stride, tables, joined):
 
 
 @intrinsic
-def rows_together(typing, weights):
-    """How many rows `tile_rows` takes."""
-
-    def emit(context, b, signature, arguments):
-        return _constant(ROWS_TOGETHER[weights.dtype])
-
-    return types.intp(weights), emit
-
-
-@intrinsic
 def subtract(typing, counts, parts, bits, sums):
     """COLUMNS int32 at `sums` -= 2 (counts[0] + 2^bits counts[1] + 4^bits counts[2] + ...).
 
@@ -290,6 +311,23 @@ def subtract(typing, counts, parts, bits, sums):
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), emit
+
+
+@intrinsic
+def move(typing, out, sums, to):
+    """COLUMNS int32 at an address -> as many numbers of the type of `out`, int32 or float32, at
+    another."""
+    before = ir.VectorType(_INT, 32)
+    after = ir.VectorType({types.int32: _INT, types.float32: ir.FloatType()}[out.dtype], 32)
+
+    def emit(context, b, signature, arguments):
+        _, sums, to = arguments
+        for offset in range(0, 4 * COLUMNS, 4 * before.count):
+            numbers = _load(b, sums, before, offset, 4)
+            _store(b, numbers if after == before else b.sitofp(numbers, after), to, offset)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, types.intp), emit
 
 
 @intrinsic
