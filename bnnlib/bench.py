@@ -3,7 +3,7 @@
     python -m bnnlib.bench [--quick] [--out FILE]
 
 Every result is compared with the reference by equality. Prints a table with ratios of medians and
-leaves results/bench/kernels-<cpu|cuda>.json. What is for CUDA has never been run so far.
+leaves results/bench/kernels-<kind of device>.json. What is for CUDA has never been run so far.
 """
 
 import argparse
@@ -33,6 +33,7 @@ CHUNK = 500  # images that the reference holds at a time, in float64
 # Of the features that LLVM names, those that decide which instructions products are made of.
 FLAGS = ("popcnt", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "avx512vnni")
 FLAGS += ("avxvnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "sve")
+KINDS = ("cpu-avx512", "cpu-avx2", "cpu", "cuda")  # of devices, by what their kernels are made of
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,29 @@ SMOKE = Plan((64, 128), (1, 16), 128, (20, 1), (2, 1), "smoke", 0.005)
 WARM_UP = Plan((), (16,), 64, (16,), (1,), "smoke", 0.0)  # compiles every kernel
 
 
-def path(device: str) -> Path:
-    """The file with the committed measurements of a device."""
-    return ROOT / "results" / "bench" / f"kernels-{device}.json"
+def kind(device: str) -> str:
+    """What the measurements of this machine's device are kept as: a word of KINDS."""
+    if device == "cuda":
+        return device
+    from bnnlib.kernels import cpu
+
+    return "cpu-avx2" if cpu.looks_up() else "cpu-avx512" if cpu.counts_vectors() else "cpu"
 
 
-def load(device: str) -> dict | None:
-    """The committed measurements of a device, if there are any. Raises ValueError if damaged."""
-    return runs.read_record(path(device)) if path(device).exists() else None
+def path(kind: str) -> Path:
+    """The file with the committed measurements of a kind of device."""
+    return ROOT / "results" / "bench" / f"kernels-{kind}.json"
+
+
+def committed() -> dict[str, dict]:
+    """Kind -> the committed measurements, in the order of KINDS. Raises ValueError if damaged."""
+    return {kind: runs.read_record(path(kind)) for kind in KINDS if path(kind).exists()}
+
+
+def label(measured: dict) -> str:
+    """The device of measurements, and the model by which LLVM knows a processor, for people."""
+    name, model = measured["provenance"]["device_name"], measured["processor"].get("model")
+    return f"{name} ({model})" if model else name
 
 
 def run(plan: Plan, device: str, told: Callable[[list[dict]], None] = lambda rows: None) -> dict:
@@ -255,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     content = run(QUICK if options.quick else FULL, device, show)
     content["provenance"]["command"] = "python -m bnnlib.bench" + " --quick" * options.quick
-    runs.write_record(options.out or path(device), content)
+    runs.write_record(options.out or path(kind(device)), content)
     return 0
 
 

@@ -31,17 +31,21 @@ def looks_up(planes: bool = False) -> bool:
 
     One look-up serves four planes, which is faster than to count the bits of each on any processor.
     """
-    features = binding.get_host_cpu_features()
-    counts = features.get("avx512vpopcntdq", False) and not planes
-    return bool(features.get("avx2", False) and not counts)
+    has_tables = binding.get_host_cpu_features().get("avx2", False)
+    return bool(has_tables and (planes or not counts_vectors()))
+
+
+@cache
+def counts_vectors() -> bool:
+    """Whether the processor counts the bits of a vector's words in an instruction."""
+    return bool(binding.get_host_cpu_features().get("avx512vpopcntdq", False))
 
 
 def path() -> str:
     """Which instructions products are made of here, for people."""
-    features = binding.get_host_cpu_features()
     if looks_up():
         return "AVX2 table look-up (VPSHUFB)"
-    if features.get("avx512vpopcntdq", False):
+    if counts_vectors():
         return "AVX-512 population count (VPOPCNTQ)"
     return "population count, as LLVM lowers it"
 

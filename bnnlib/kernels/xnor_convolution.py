@@ -6,6 +6,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from bnnlib.kernels.reference import PLANES
 from bnnlib.kernels.xnor_product import (
     inner,
     prepare,
@@ -29,6 +30,33 @@ def copy(typing, to, source, size):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp), emit
+
+
+@intrinsic
+def put_run(typing, source, following, shift, mask, up, to):
+    """OR a run of bits into PLANES words at an address, from bit `up` on.
+
+    It begins at bit `shift` of PLANES words at `source` and may go on in the words at `following`;
+    mask: as many ones as it has bits.
+    """
+    vector = ir.VectorType(ir.IntType(64), PLANES)
+
+    def emit(context, b, signature, arguments):
+        source, following, shift, mask, up, to = arguments
+        at = [b.inttoptr(address, vector.as_pointer()) for address in (source, following, to)]
+        low, high, before = (b.load(pointer, align=8) for pointer in at)
+        left, one = b.sub(ir.Constant(shift.type, 63), shift), splat(b, ir.Constant(shift.type, 1))
+        high = b.shl(b.shl(high, splat(b, left)), one)  # by 64 where nothing is shifted: nothing
+        run = b.and_(b.or_(b.lshr(low, splat(b, shift)), high), splat(b, mask))
+        b.store(b.or_(before, b.shl(run, splat(b, up))), at[2], align=8)
+        return context.get_dummy_value()
+
+    def splat(b, number):
+        empty, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+        places = ir.Constant(ir.VectorType(ir.IntType(32), PLANES), [0] * PLANES)
+        return b.shuffle_vector(b.insert_element(empty, number, first), empty, places)
+
+    return types.void(*[types.intp] * 6), emit
 
 
 @njit(nogil=True, cache=True)
@@ -70,18 +98,33 @@ def copy_bits(words, start, out, to, bits):
 
 
 @inner
-def gather(x, geometry, pixel, words, outside):
+def put_runs(x, image, top, start, height, run, words):
+    """words (1, PLANES) = `height` runs, fewer than 64 bits in all, from bit `start` of lines."""
+    at, mask = start >> 6, (1 << run) - 1
+    following = min(at + 1, x.shape[2] - 1)  # where there is none, the run does not reach it
+    for plane in range(PLANES):
+        words[0, plane] = 0
+    for y in range(height):
+        line = x.ctypes.data + image * x.strides[0] + (top + y) * x.strides[1]
+        low, high = line + at * x.strides[2], line + following * x.strides[2]
+        put_run(low, high, start & 63, mask, y * run, words.ctypes.data)
+
+
+@inner
+def gather(x, geometry, pixel, words, to, outside):
     """The signs under the kernel at an output pixel, as words (., planes), 0 off the image.
 
     x: `lines`. geometry: (channels, kh, kw, stride, padding, H, W, Ho, Wo). Signs follow each other
-    without a gap: channel fastest, then kx, then ky.
+    without a gap: channel fastest, then kx, then ky. Whole words go to the address `to`.
     outside: set to the taps off the image. Returns how many they are.
     """
     channels, height, width, stride, padding, in_height, in_width, out_height, out_width = geometry
     image, left = divmod(pixel, out_height * out_width)
     top, side = left // out_width * stride, left % out_width * stride
     run = width * channels
-    if channels & 63:
+    if height * run < 64 and x.shape[3] == PLANES:
+        put_runs(x, image, top, side * channels, height, run, words)
+    elif channels & 63:
         words[:] = 0
         for y in range(height):
             copy_bits(x[image, top + y], side * channels, words, y * run, run)
@@ -89,7 +132,7 @@ def gather(x, geometry, pixel, words, outside):
         at = x.ctypes.data + image * x.strides[0] + (side * channels >> 6) * x.strides[2]
         size = (run >> 6) * x.strides[2]
         for y in range(height):
-            copy(words.ctypes.data + y * size, at + (top + y) * x.strides[1], size)
+            copy(to + y * size, at + (top + y) * x.strides[1], size)
     missing, top, side = 0, top - padding, side - padding
     if min(top, side) >= 0 and top + height <= in_height and side + width <= in_width:
         return 0
@@ -116,13 +159,16 @@ def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, across
     rows, codes, counts, sums = room(weights, planes, together)
     outside, missing = np.empty((together, taps), np.int32), np.empty(together, np.int32)
     stacked, prepared = row_shape(weights, planes)[0], -1
+    direct = weights.itemsize > 1 and planes == 1 and geometry[0] & 63 == 0
     for piece in range(first, last):
         low, part = piece // across * together, piece % across
         high = min(low + together, pixels)
         if prepared != low:
             for r in range(high - low):
-                missing[r] = gather(x, geometry, low + r, words, outside[r])
-                prepare(weights, words, tables, codes, rows, r)
+                to = rows[r].ctypes.data if direct else words.ctypes.data
+                missing[r] = gather(x, geometry, low + r, words, to, outside[r])
+                if not direct:
+                    prepare(weights, words, tables, codes, rows, r)
             prepared = low
         for tile in range(tiles * part // across, tiles * (part + 1) // across):
             for r in range(low, high, len(sums)):
