@@ -4,7 +4,7 @@
 
 bnn-lab 1.0.0 pins an older torch and NumPy: it is installed without its dependencies into an
 environment of its own, build/peer, and runs in a process of its own, in turn with ours. Both have
-packed operands; ours gives int32, bnn-lab float32. Leaves results/bench/peer-cpu.json.
+packed operands; ours gives int32, bnn-lab float32. Leaves results/bench/peer-<kind of CPU>.json.
 """
 
 import json
@@ -94,7 +94,8 @@ def main() -> int:
     torch.set_num_threads(every)
     made["command"] = "python -m benchmarks.bench_peer"
     content = {"schema": runs.SCHEMA, "provenance": made, "processor": bench.processor("cpu")}
-    runs.write_record(ROOT / "results" / "bench" / "peer-cpu.json", content | {"rows": found})
+    path = ROOT / "results" / "bench" / f"peer-{bench.kind('cpu')}.json"
+    runs.write_record(path, content | {"rows": found})
     return 0
 
 

@@ -5,7 +5,7 @@
 Each side runs in a process of its own, plain and ours in turn, so that both meet the same mood of
 the machine and peak memory can be told apart. A step is all of it: scaling, forward, backward,
 update, clipping; both sides have the settings of OpenMP and memory that bnnlib makes. Leaves
-results/bench/training-<cpu|cuda>.json and prints a table.
+results/bench/training-<kind of device>.json and prints a table.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import plain
-from bnnlib import ROOT, fit, models, optim, recipes, runs
+from bnnlib import ROOT, bench, fit, models, optim, recipes, runs
 from bnnlib.files import whole
 
 RECIPES = {"mlp": recipes.MNIST_THEANO, "convnet": recipes.CIFAR10_THEANO}
@@ -141,7 +141,7 @@ def main() -> int:
         for side, result in compare(name, options.rounds, options.steps).items()
     ]
     show(rows)
-    with whole(ROOT / "results" / "bench" / f"training-{device}.json") as file:
+    with whole(ROOT / "results" / "bench" / f"training-{bench.kind(device)}.json") as file:
         content = {"provenance": runs.provenance(device), "rows": rows}
         file.write((json.dumps(content, indent=1) + "\n").encode())
     return 0
