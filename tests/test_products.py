@@ -177,3 +177,18 @@ def test_the_gradient_s_memory_is_taken_again_only_when_the_optimizer_lets_go():
     place = weight.spare_gradient.data_ptr()
     backward()
     assert weight.grad.data_ptr() == place and torch.equal(weight.grad, first)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="reads before its planes if an odd number of vectors holds the batch, which the study's "
+    "even sides never make; to be mended when a change outdates all records anyway",
+)
+def test_idle_vectors_read_inside_the_planes():
+    from bnnlib.kernels import sign_product
+
+    grid = sign_product._Grid(torch.ones(1, 4, 3, 8))
+    row = 4 * 10  # four channels of 8 positions and two borders
+    vectors = sign_product._vectors(grid, row, 8)
+    assert (vectors[:, 0] + grid.shifts(row).min() >= 0).all()

@@ -1,0 +1,224 @@
+"""Random shapes for every CPU kernel, and its reference: integers are compared by equality."""
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from guarded import Stress, copied, guarded
+from torch import Tensor
+
+from bnnlib import fused, products, retrieval, xnor
+from bnnlib.kernels import cpu, elementwise, hamming_search, plain, reference
+from bnnlib.products import Values
+from bnnlib.xnor import PackedWeights
+
+LEAST, MOST = -(2**31), 2**31 - 1
+EDGES = (1, 2, 63, 64, 65, 127, 128, 129, 192, 256, 257)  # of words, tiles, blocks
+
+
+def size(chance: Random, most: int) -> int:
+    edges = [edge for edge in EDGES if edge <= most]
+    return chance.choice(edges) if chance.random() < 0.4 else chance.randint(1, most)
+
+
+def integers(shape: tuple[int, ...], seed: int, low: int = -2, high: int = 3) -> Tensor:
+    return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def numbers(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """With zeros, of floats also -0.0."""
+    x = integers(shape, seed).to(dtype)
+    x[..., ::2] *= -1
+    return x
+
+
+def words(end: bool, seed: int, shape: tuple[int, ...], planes: bool, dtype: torch.dtype) -> Tensor:
+    """Packed by the kernel from guarded numbers into guarded words, as the reference packs them."""
+    if planes:
+        x, pack = integers(shape, seed, 0, 256).to(torch.uint8), "pack_planes"
+    else:
+        x, pack = numbers(shape, seed, dtype), "pack_signs"
+    packed = getattr(xnor, pack)(copied(x, end))
+    assert torch.equal(packed, getattr(reference, pack)(x)), pack
+    return packed
+
+
+def weights(end: bool, seed: int, shape: tuple[int, ...], planes: bool) -> tuple:
+    """Packed for the kernel, in guarded memory, and for the reference."""
+    w = numbers(shape, seed)
+    packed = xnor.pack_weights(copied(w, end), planes)
+    tensors = [copied(part, end) for part in packed.tensors]
+    return PackedWeights(tensors, packed.shape), reference.pack_weights(w)
+
+
+def thresholds_for(sums: Tensor) -> Tensor:
+    """(..., N) sums -> a row of them, so that some are equal, between always and never."""
+    rows = sums.flatten(0, -2)
+    thresholds = rows[len(rows) // 2].clone() if len(rows) else sums.new_zeros(sums.shape[-1])
+    thresholds[::5], thresholds[1::5] = LEAST, MOST
+    return thresholds
+
+
+def _dense(chance: Random) -> dict:
+    return {
+        "m": chance.randint(0, 60),
+        "n": size(chance, 300),
+        "k": size(chance, 600),
+        "planes": chance.random() < 0.4,
+        "dtype": chance.choice(xnor.REAL),
+    }
+
+
+def dense_products(end, seed, m, n, k, planes, dtype) -> None:
+    x = words(end, seed, (m, k), planes, dtype)
+    packed, plain_weights = weights(end, seed + 1, (n, k), planes)
+    sums = reference.xnor_matmul(x, plain_weights, (n, k), None)
+    assert torch.equal(xnor.xnor_matmul(x, packed), sums)
+    out = guarded((m, n), torch.float32, end)
+    cpu.xnor_matmul(x, packed.tensors, (n, k), None, out)
+    assert torch.equal(out, sums.float())
+    thresholds = copied(thresholds_for(sums), end)
+    expected = reference.xnor_matmul(x, plain_weights, (n, k), thresholds)
+    assert torch.equal(xnor.xnor_matmul(x, packed, thresholds), expected)
+
+
+def _convolved(chance: Random) -> dict:
+    kernel = chance.choice(((1, 1), (3, 3), (3, 3), (5, 5), (2, 3)))
+    padding = chance.randint(0, 2)
+    sides = [max(1, taps - 2 * padding) + chance.randint(0, 5) for taps in kernel]
+    return {
+        "shape": (chance.randint(0, 3), *sides, size(chance, 130)),
+        "filters": (size(chance, 200), *kernel),
+        "stride": chance.randint(1, 3),
+        "padding": padding,
+        "planes": chance.random() < 0.3,
+    }
+
+
+def convolutions(end, seed, shape, filters, stride, padding, planes) -> None:
+    x = words(end, seed, shape, planes, torch.float32)
+    filters = (filters[0], shape[-1], *filters[1:])
+    packed, plain_weights = weights(end, seed + 1, filters, planes)
+    sums = reference.xnor_conv2d(x, plain_weights, filters, stride, padding, None)
+    assert torch.equal(xnor.xnor_conv2d(x, packed, stride, padding), sums)
+    out = guarded(tuple(sums.shape), torch.float32, end)
+    cpu.xnor_conv2d(x, packed.tensors, filters, stride, padding, None, out)
+    assert torch.equal(out, sums.float())
+    thresholds = copied(thresholds_for(sums), end)
+    expected = reference.xnor_conv2d(x, plain_weights, filters, stride, padding, thresholds)
+    assert torch.equal(xnor.xnor_conv2d(x, packed, stride, padding, thresholds), expected)
+
+
+def _trained(chance: Random) -> dict:
+    dense = chance.random() < 0.5
+    # Of odd heights test_products knows that they read outside: see test_idle_vectors there.
+    sides = () if dense else (2 * chance.randint(1, 4), chance.randint(1, 12))
+    most = 100 if dense else 40
+    return {
+        "shape": (chance.randint(1, 40 if dense else 4), size(chance, most), *sides),
+        "outputs": size(chance, most),
+        "values": chance.choice((Values.SIGNS, Values.DROPPED)) if dense else Values.SIGNS,
+    }
+
+
+def products_of_training(end, seed, shape, outputs, values) -> None:
+    """Forward and both gradients, of integers: float32 sums of them are exact in any order."""
+    x = integers(shape, seed, 0, 2).float() * 2 - 1
+    if values is Values.DROPPED:
+        x = integers(shape, seed, -1, 2).float() * 2
+    taps = () if len(shape) == 2 else (3, 3)
+    w = products.latent((outputs, shape[1], *taps))
+    w.copy_(numbers(tuple(w.shape), seed + 1))
+    own = copied(x, end).requires_grad_(), w.requires_grad_()
+    product = products.linear if not taps else products.conv2d
+    bias = copied(torch.arange(outputs).float(), end)
+    sums = product(*own, bias, values)
+    theirs = x.double().requires_grad_(), torch.where(w >= 0, 1.0, -1.0).double().requires_grad_()
+    multiply = F.linear if not taps else lambda *parts: F.conv2d(*parts, padding=1)
+    expected = multiply(*theirs, bias.double())
+    assert torch.equal(sums.double(), expected)
+    grad = integers(tuple(sums.shape), seed + 2, -9, 10).float()
+    found = torch.autograd.grad(sums, own, copied(grad, end))
+    for one, other in zip(found, torch.autograd.grad(expected, theirs, grad.double()), strict=True):
+        assert torch.equal(one.double(), other)
+
+
+def _searched(chance: Random) -> dict:
+    codes = size(chance, 700)
+    share = chance.choice((0, 0, chance.random(), 1))
+    return {
+        "queries": chance.randint(0, 60),
+        "codes": codes,
+        "bits": size(chance, 300),
+        "k": max(1, round(share * codes)),
+        "flips": chance.random() / 2,
+    }
+
+
+def hamming_searches(end, seed, queries, codes, bits, k, flips) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    centres = torch.randn(3, bits, generator=chance)
+
+    def near(count: int) -> Tensor:
+        own = centres[torch.randint(0, 3, (count,), generator=chance)]
+        flipped = torch.rand(own.shape, generator=chance) < flips
+        return xnor.pack_signs(torch.where(flipped, -own, own))
+
+    packed = retrieval.index(copied(near(codes), end), bits)
+    names = ("words", "places", "tiles", "middles", "radii")
+    packed = replace(packed, **{name: copied(getattr(packed, name), end) for name in names})
+    asked = copied(near(queries), end)
+    found = retrieval.search(asked, packed, k)
+    for one, other in zip(found, hamming_search.reference(asked, packed, k), strict=True):
+        assert torch.equal(one, other)
+
+
+def _in_a_line(chance: Random) -> dict:
+    return {"count": chance.choice((size(chance, 257), chance.randint(1, 3000)))}
+
+
+def elementwise_kernels(end, seed, count) -> None:
+    """Guarded and in ordinary memory alike; test_fused.py compares them with torch's."""
+    lines = [numbers((count,), seed + i).mul_(0.37).numpy() for i in range(4)]
+    lines[3] = np.abs(lines[3])
+    bits = lines[3].view(np.int32)
+    calls = (
+        (elementwise.sign, lines[:1], [np.empty_like(lines[0])], ()),
+        (elementwise.cancel, lines[:2], [np.empty_like(lines[0])], ()),
+        (elementwise.adam, lines, [], (0.01, 0.999, 0.1, 0.001, 1e-8, 1.0)),
+        (elementwise.adamax_coded, [*lines, bits], [], (0.01, 0.999, 0.1, 1e-8, 1.0)),
+    )
+    for kernel, given, room, constants in calls:
+        plainly = [array.copy() for array in (*given, *room)]
+        apart = [copied(torch.from_numpy(array), end).numpy() for array in plainly]
+        if kernel is elementwise.adamax_coded:
+            plainly[4], apart[4] = (arrays[3].view(np.int32) for arrays in (plainly, apart))
+        for arrays in (plainly, apart):
+            fused.run(kernel, arrays, *constants)
+        assert all(map(np.array_equal, plainly, apart)), kernel.__name__
+
+
+def _yardsticks(chance: Random) -> dict:
+    return {"m": size(chance, 40), "n": size(chance, 40), "k": size(chance, 200)}
+
+
+def plain_kernels(end, seed, m, n, k) -> None:
+    a, b = (numbers((rows, k), seed + i) for i, rows in enumerate((m, n)))
+    floats = plain.multiply_float(copied(a, end).numpy(), copied(b, end).numpy())
+    assert np.array_equal(floats, (a.double() @ b.double().t()).numpy())
+    left, right = (reference.pack_signs(x) for x in (a, b))
+    found = plain.multiply_words(copied(left, end).numpy(), copied(right, end).numpy(), k)
+    expected = reference.xnor_matmul(left, [right], (n, k), None)
+    assert np.array_equal(found, expected.numpy())
+
+
+STRESSED = {
+    "products of packed rows": Stress(_dense, dense_products),
+    "convolutions of packed images": Stress(_convolved, convolutions),
+    "Hamming searches": Stress(_searched, hamming_searches),
+    "one-pass updates": Stress(_in_a_line, elementwise_kernels),
+    "plain yardsticks": Stress(_yardsticks, plain_kernels),
+    "products of training and their gradients": Stress(_trained, products_of_training),
+}
