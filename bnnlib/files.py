@@ -2,11 +2,14 @@
 
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+DAY = 86_400  # seconds
 
 
 @contextmanager
@@ -20,9 +23,14 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        with suppress(OSError):  # what a process that was killed left here goes after a day
-            for left in path.parent.glob(f".{path.name}.{'[0-9a-f]' * 16}"):
-                if left.stat().st_mtime < time.time() - 86_400:
-                    left.unlink()
+        remove_left(path.parent, f".{path.name}.{'[0-9a-f]' * 16}")
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_left(folder: Path, pattern: str) -> None:
+    """What processes that were killed left here goes after a day; younger ones may be in use."""
+    with suppress(OSError):
+        for left in folder.glob(pattern):
+            if left.stat().st_mtime < time.time() - DAY:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -6,6 +6,8 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from bnnlib.files import remove_left
+
 
 def replace_all(contents: dict[Path, bytes]) -> None:
     """Write every file or none: renamed only when each byte of all of them is on the disk."""
@@ -21,6 +23,7 @@ def replace_all(contents: dict[Path, bytes]) -> None:
             os.chmod(written[path], 0o644)  # mkstemp makes files that only their owner may read
         for path, temporary in written.items():
             os.replace(temporary, path)
+            remove_left(path.parent, ".new-*")
     finally:
         for temporary in written.values():
             Path(temporary).unlink(missing_ok=True)
