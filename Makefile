@@ -3,6 +3,8 @@
 PROFILE ?= quick
 PIP_ARGS ?=
 PARAMS ?=
+# A Dask scheduler's address, such as tcp://host:8786, for `make reproduce` to train on
+CLUSTER ?=
 # The first of these that is recent enough makes .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
@@ -31,7 +33,7 @@ export PIP_ARGS
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help env data reproduce render results compare test lint lab bench clean
+.PHONY: help env data reproduce render results compare test test-long lint lab bench clean
 
 help: ## this list
 	@echo "make TARGET [PROFILE=$(PROFILES)], quick by default"
@@ -40,7 +42,7 @@ help: ## this list
 		| while IFS="$$(printf '\t')" read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
 
 reproduce: env ## retrain and execute every notebook into results/local; resumes when repeated
-	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)"
+	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" $(if $(CLUSTER),--cluster "$(CLUSTER)")
 
 render: env ## redraw every notebook from the committed runs into results/local, without training
 	@"$(PY)" -m tools.reproduce render --profile "$(PROFILE)"
@@ -56,6 +58,9 @@ compare: env ## show results/local beside the committed results: what is noise a
 
 test: lint ## check the code's style, then run the tests
 	@"$(PY)" -m pytest
+
+test-long: env ## try every fault and hostile input at length, for hours; writes docs/reliability.md
+	@"$(PY)" -m tools.reliability
 
 lint: env ## check the style of code and notebooks
 	@"$(PY)" -m ruff check .

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ import nbformat
 import papermill
 import psutil
 import yaml
-from ipykernel.kernelspec import install as install_kernel
+from ipykernel.kernelspec import write_kernel_spec
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from bnnlib import ROOT
@@ -29,6 +30,11 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 # Seconds that a kernel may take to start, and to hand over what a cell printed: papermill's own 60
 # and 4 are short where other work takes all cores.
 PATIENCE = 300
+# YAML's tokens that begin and end what holds something else, and how deep they may go in parameters
+OPENING = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken)
+OPENING += (yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken)
+CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+DEEPEST = 20
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,14 @@ def find(only: str = "", folder: Path = NOTEBOOKS) -> list[Path]:
 def parameters(notebook: Path, profile: str, retrain: bool, extra: dict | None = None) -> dict:
     """What to inject: the profile's file, then `retrain`, then `extra` (from the command line).
 
-    Raises ValueError for an unknown profile, a name that the notebook has not, or a value that is
-    of another kind than the default.
+    Raises ValueError for an unknown profile, a file that is none, a name that the notebook has
+    not, or a value that is of another kind than the default.
     """
     file = notebook.parent / "params" / f"{profile}.yaml"
     if not file.exists():
         known = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml")))
         raise ValueError(f"unknown profile {profile!r}: choose one of {known}")
-    tables = yaml.safe_load(file.read_text("utf-8")) or {}
+    tables = _tables(file)
     defaults = _defaults(notebook)
     shared = {k: v for k, v in tables.get("defaults", {}).items() if k in defaults}
     given = shared | tables.get(notebook.stem, {}) | {"retrain": retrain} | (extra or {})
@@ -75,13 +81,39 @@ def parameters(notebook: Path, profile: str, retrain: bool, extra: dict | None =
 
 def check_profile_file(profile: str, folder: Path = NOTEBOOKS) -> None:
     """Raise ValueError for a table or a default in the profile's file that fits no notebook."""
-    tables = yaml.safe_load((folder / "params" / f"{profile}.yaml").read_text("utf-8")) or {}
+    tables = _tables(folder / "params" / f"{profile}.yaml")
     known = {path.stem: _defaults(path) for path in find(folder=folder)}
     for table in tables.keys() - known.keys() - {"defaults"}:
         raise ValueError(f"params/{profile}.yaml names {table!r}, and no notebook is called so")
     for name in tables.get("defaults", {}):
         if not any(name in defaults for defaults in known.values()):
             raise ValueError(f"params/{profile}.yaml sets {name!r}, and no notebook has it")
+
+
+def _tables(file: Path) -> dict[str, dict]:
+    """A profile's file: notebook, or `defaults` -> its parameters. Raises ValueError."""
+    tables = read_yaml(file.read_bytes(), file.name) or {}
+    if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
+        raise ValueError(f"{file.name} must name notebooks, each with its parameters")
+    return tables
+
+
+def read_yaml(text: str | bytes, name: str):
+    """Plain YAML -> what it says. Raises ValueError, in one sentence, for anything else.
+
+    Aliases are anything else: a few lines of them, merged, can stand for more than a memory holds.
+    So is deep nesting, which takes the parser a time that grows with its square.
+    """
+    try:
+        depth = 0
+        for part in yaml.scan(text):
+            depth += isinstance(part, OPENING) - isinstance(part, CLOSING)
+            if depth > DEEPEST or isinstance(part, yaml.AliasToken):
+                raise ValueError("it has an alias, or is nested too deeply")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name} is no plain YAML: {reason}") from error
 
 
 def _defaults(notebook: Path) -> dict:
@@ -99,7 +131,7 @@ def _typed(name: str, value, default):
         if (kind, type(value)) not in ((float, int), (float, str), (str, int), (str, float)):
             raise ValueError
         return kind(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"{name} takes a value like {default!r}, got {value!r}") from None
 
 
@@ -167,15 +199,19 @@ def _run(notebook: Path, values: dict, output: Path, status: Status) -> str:
 @contextmanager
 def _environment(command: str, results: str):
     """What the kernel inherits: this bnnlib, this Python, none of the user's start-up files."""
-    kernels = BUILD / "kernel"
-    install_kernel(prefix=str(kernels))  # its kernel.json names sys.executable
+    jupyter = BUILD / "kernel" / "share" / "jupyter"
+    kernel = jupyter / "kernels" / "python3"
+    shutil.rmtree(kernel, ignore_errors=True)
+    # It names sys.executable. ipykernel's own `install` leaves a folder in /tmp each time.
+    write_kernel_spec(kernel)
     before = dict(os.environ)
     os.environ |= {
         "BNN_COMMAND": command,
         "BNN_RESULTS": results,
         "IPYTHONDIR": str(BUILD / "ipython"),
-        "JUPYTER_PATH": str(kernels / "share" / "jupyter"),
+        "JUPYTER_PATH": str(jupyter),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MPLCONFIGDIR": str(BUILD / "matplotlib"),
         "PYTHONPATH": str(ROOT),
     }
     try:
