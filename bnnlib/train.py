@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bnnlib import checkpoints, data, estimate, fit, models, progress, recipes, runs
 from bnnlib.inputs import TrainingData, training_data
@@ -37,15 +38,11 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
     """
     training = training_data(recipe, profile, device)
     path = runs.fresh_path(recipe, device, seed)
-    if not _is_finished(path, profile, training):
+    if not is_finished(path, profile, training.sha256):
         path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
         provenance = runs.provenance(device)
         with progress.shown():
             history, outcome, network = fit.fit(recipe, training, seed, device, _checkpoint(path))
-        kept = seed == 0 or recipe.name in {compared.name for compared in recipes.CODES}
-        if kept and recipe.epochs > 1 and models.binary_layers(network):
-            content = models.save_network(network, models.file_shape(recipe))
-            runs.write_atomic(path.with_suffix(".safetensors"), content)
         record = {
             "schema": runs.SCHEMA,
             "recipe": asdict(recipe),
@@ -55,17 +52,28 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
             **outcome,
             "provenance": {**provenance, **_origin(training), "seconds": _seconds(history)},
         }
-        runs.write_record(path, record)
+        # A worker that was given up for lost may have ended the same run here meanwhile: the first
+        # one stays, record and network, so that the two never come from different trainings.
+        if not is_finished(path, profile, training.sha256):
+            _keep_network(network, recipe, seed, path.with_suffix(".safetensors"))
+            runs.write_record(path, record)
     checkpoints.remove(_checkpoint(path))
     return runs.read_record(path)
 
 
-def _is_finished(path: Path, profile: str, training: TrainingData) -> bool:
+def is_finished(path: Path, profile: str, data_hash: str) -> bool:
     """Whether the record there was made from these data for this profile."""
     if not path.exists():
         return False
     record = runs.read_record(path)
-    return record["profile"] == profile and record["provenance"]["data"] == training.sha256
+    return record["profile"] == profile and record["provenance"]["data"] == data_hash
+
+
+def _keep_network(network: nn.Sequential, recipe: Recipe, seed: int, path: Path) -> None:
+    """Seed 0 alone leaves its network, but where networks are compared."""
+    kept = seed == 0 or recipe.name in {compared.name for compared in recipes.CODES}
+    if kept and recipe.epochs > 1 and models.binary_layers(network):
+        runs.write_atomic(path, models.save_network(network, models.file_shape(recipe)))
 
 
 def _checkpoint(path: Path) -> Path:
@@ -143,7 +151,7 @@ def work_through(profile: str, seeds: int, minutes: float = math.inf) -> list[st
     for recipe, seed in queue(profile, seeds):
         name = f"{recipe.name} seed {seed}"
         try:
-            _require_data(recipe, profile)
+            require_data(recipe, profile)
             record = _run_in_time(recipe, profile, seed, deadline)
         except FAILURES as problem:
             print(f"{name} failed: {problem}", file=sys.stderr, flush=True)
@@ -159,7 +167,7 @@ def _run_in_time(recipe: Recipe, profile: str, seed: int, deadline: float) -> di
     """The record of a run that is finished or, as far as one can tell, will be by the deadline."""
     device = default_device()
     path = runs.fresh_path(recipe, device, seed)
-    finished = _is_finished(path, profile, training_data(recipe, profile, device))
+    finished = is_finished(path, profile, training_data(recipe, profile, device).sha256)
     if deadline < math.inf and not finished:
         if time.monotonic() >= deadline:
             return None
@@ -174,7 +182,7 @@ def _run_in_time(recipe: Recipe, profile: str, seed: int, deadline: float) -> di
     return run(recipe, profile, seed, device)
 
 
-def _require_data(recipe: Recipe, profile: str) -> None:
+def require_data(recipe: Recipe, profile: str) -> None:
     """No training on the stand-in by surprise."""
     if profile != "smoke" and (problem := _missing(recipe.dataset)):
         raise data.DataUnavailable(problem)
@@ -196,12 +204,18 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["BNN_COMMAND"] = " ".join(["python -m bnnlib.train", *(arguments or sys.argv[1:])])
     try:
         _require_sensible(options)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        if options.cluster or options.workers > 1:
+            left = _train_on_cluster(options)
+            print(f"left: {', '.join(left) or 'nothing'}")
+            return 1 if left else 0
         if options.all:
             left = work_through(options.profile, options.seeds, options.budget_min)
             print(f"left: {', '.join(left) or 'nothing'}")
             return 1 if left else 0
         recipe = recipes.at_profile(recipes.by_name(options.recipe), options.profile)
-        _require_data(recipe, options.profile)
+        require_data(recipe, options.profile)
         for seed in range(options.seeds):
             record = run(recipe, options.profile, seed, default_device())
             print(f"{recipe.name} seed {seed}: {record['test_error']:.2f} % test error")
@@ -214,6 +228,23 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _train_on_cluster(options: argparse.Namespace) -> list[str]:
+    """Train all or one recipe's seeds there. Returns what is left; ValueError without Dask."""
+    try:
+        from bnnlib import cluster
+    except ModuleNotFoundError as missing:
+        need = "pip install -e '.[cluster]'"
+        raise ValueError(f"a cluster needs Dask ({missing}): {need}") from None
+    if options.all:
+        pairs = queue(options.profile, options.seeds)
+    else:
+        recipe = recipes.at_profile(recipes.by_name(options.recipe), options.profile)
+        pairs = [(recipe, seed) for seed in range(options.seeds)]
+    at = cluster.connect(options.cluster) if options.cluster else cluster.local(options.workers)
+    with at as client:
+        return cluster.work_through(client, pairs, options.profile, options.threads or 1)
+
+
 def _require_sensible(options: argparse.Namespace) -> None:
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
@@ -223,6 +254,14 @@ def _require_sensible(options: argparse.Namespace) -> None:
         raise ValueError("--budget-min belongs to --all")
     if not options.budget_min > 0:
         raise ValueError(f"--budget-min must be positive, got {options.budget_min:g}")
+    if options.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {options.workers}")
+    if options.threads is not None and options.threads < 1:
+        raise ValueError(f"--threads must be at least 1, got {options.threads}")
+    if options.cluster and options.workers > 1:
+        raise ValueError("--workers starts a cluster here, --cluster uses one that runs: give one")
+    if (options.cluster or options.workers > 1) and options.budget_min != math.inf:
+        raise ValueError("--budget-min is for one machine: a cluster's time can't be estimated")
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -240,6 +279,16 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         default=math.inf,
         metavar="MINUTES",
         help="with --all: begin no run that would not end by then",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes that train side by side")
+    parser.add_argument(
+        "--cluster",
+        default="",
+        metavar="ADDRESS",
+        help="of a Dask scheduler, such as tcp://host:8786",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="of each run on CPU: by default all, with several workers one"
     )
     return parser.parse_args(arguments)
 

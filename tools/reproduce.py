@@ -14,10 +14,9 @@ import time
 from pathlib import Path
 
 import nbformat
-import yaml
 
-from bnnlib import ROOT, data, runs
-from tools import costs, run_notebooks, site, summary
+from bnnlib import ROOT, data, runs, train
+from tools import costs, needed, run_notebooks, scale, site, summary
 from tools.collect import collect, superseded
 from tools.files import only_one, replace_all, require_writable
 from tools.pages import minutes, title
@@ -34,6 +33,7 @@ class Making:
     def __init__(self, options: argparse.Namespace):
         self.retrain = options.target != "render"
         self.profile = options.profile
+        self.cluster = options.cluster
         self.forced = bool(options.only) or not self.retrain  # without regard to stamps
         self.committed = options.target == "results"
         self.real_data: list[str] = []  # the sets that were found, set by main
@@ -152,6 +152,24 @@ def fetch_data(needed: bool) -> list[str]:
     return [line.split(":")[0] for line in fetched.stdout.splitlines()]
 
 
+def train_on_cluster(making: Making) -> None:
+    """Train there what the notebooks would train here, one run after another; they then find it.
+
+    What fails there they try again, and say why.
+    """
+    from bnnlib import cluster  # with Dask, which nothing else needs
+
+    values = {
+        path.stem: run_notebooks._defaults(path) | given for path, given in making.values.items()
+    }
+    pairs = needed.needed(making.profile, values)
+    try:
+        with cluster.connect(making.cluster) as client:
+            cluster.work_through(client, pairs, making.profile, device=train.default_device())
+    except ConnectionError as problem:
+        raise RuntimeError(str(problem)) from None
+
+
 def make_all(making: Making) -> list[Outcome]:
     """Every notebook, one line each: name, time, memory, verdicts; -> the failures."""
     failures, started = [], time.monotonic()
@@ -184,7 +202,8 @@ def sum_up(making: Making) -> None:
     )
     if making.committed:
         text = summary.replace_block(README.read_text("utf-8"), summary.as_markdown(mine))
-        replace_all({README: text.encode()})
+        page = scale.updated(scale.PAGE.read_text("utf-8"))
+        replace_all({README: text.encode(), scale.PAGE: page.encode()})
     print(f"\n{summary.as_text(mine, committed)}\n\n{summary.tally(mine)}\n")
     print(what_to_open(making))
 
@@ -219,11 +238,17 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("target", choices=("reproduce", "render", "results"))
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--only", default="", metavar="NUMBER", help="one notebook, such as 04")
+    parser.add_argument("--cluster", default="", metavar="ADDRESS", help="where to train first")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parsed = parser.parse_args(arguments)
     if parsed.target == "results" and parsed.p:
         parser.error("committed results are made with the profile's own parameters")
-    parsed.parameters = {name: yaml.safe_load(value) for name, value in parsed.p}
+    if parsed.cluster and (parsed.target != "reproduce" or parsed.only):
+        parser.error("--cluster trains what all notebooks need: it belongs to `make reproduce`")
+    try:
+        parsed.parameters = {name: run_notebooks.read_yaml(value, name) for name, value in parsed.p}
+    except ValueError as error:
+        parser.error(str(error))
     return parsed
 
 
@@ -240,6 +265,8 @@ def main(arguments: list[str] | None = None) -> int:
             if making.profile != "smoke":
                 making.real_data = fetch_data(needed=making.committed)
             print(f"{making.command}, into {making.results.relative_to(ROOT)}/", flush=True)
+            if making.cluster:
+                train_on_cluster(making)
             failures = make_all(making)
             sum_up(making)
         return report_failures(making, failures)

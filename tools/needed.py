@@ -1,0 +1,47 @@
+"""The runs that the notebooks train, for a cluster to train them beforehand."""
+
+from bnnlib import recipes, train
+from bnnlib.recipe import Recipe
+
+MNIST = (recipes.MNIST_THEANO, recipes.MNIST_THEANO_FLOAT)
+MNIST_TORCH7 = (recipes.MNIST_TORCH7, recipes.MNIST_TORCH7_CODE)
+CIFAR10 = (recipes.CIFAR10_THEANO, recipes.CIFAR10_THEANO_FLOAT)
+CIFAR10_TORCH7 = (recipes.CIFAR10_TORCH7, recipes.CIFAR10_TORCH7_CODE)
+SVHN = tuple(recipe for recipe in recipes.PAPER if recipe.dataset == "svhn")
+# A notebook -> its parameters that say how many seeds, and of which recipes; 1: always one.
+SEEDS = {
+    "00_playground": {1: recipes.OPEN_WITHOUT_DROPOUT},
+    "02_gradients": {"seeds": recipes.GRADIENTS},
+    "03_shift_based": {"seeds": recipes.SHIFT},
+    "04_mnist": {"seeds": MNIST, "torch7_seeds": MNIST_TORCH7},
+    "05_cifar10": {
+        "seeds": CIFAR10,
+        "torch7_seeds": CIFAR10_TORCH7,
+        "ablation_seeds": recipes.CIFAR10_ABLATIONS,
+    },
+    "06_svhn": {"seeds": SVHN},
+    "07_results_table": {
+        "mnist_seeds": MNIST,
+        "cifar10_seeds": CIFAR10,
+        "torch7_seeds": MNIST_TORCH7 + CIFAR10_TORCH7,
+        "svhn_seeds": SVHN,
+        "gap_seeds": recipes.GAPS_MNIST + recipes.GAPS_CIFAR10,
+    },
+    "08_filters": {1: (recipes.CIFAR10_THEANO,)},
+    "10_open_questions": {"seeds": (*recipes.OPEN_BITS, *recipes.OPEN_REGULARIZERS)},
+}
+
+
+def needed(profile: str, values: dict[str, dict]) -> list[tuple[Recipe, int]]:
+    """Each recipe at the profile with each seed that a notebook wants, the most valuable first.
+
+    values: all parameters of the notebooks to be executed, by the notebook's name.
+    """
+    counts: dict[str, int] = {}
+    for notebook, given in values.items():
+        for parameter, group in SEEDS.get(notebook, {}).items():
+            wanted = given.get(parameter, 1)
+            for recipe in group:
+                counts[recipe.name] = max(wanted, counts.get(recipe.name, 0))
+    queued = train.queue(profile, max(counts.values(), default=0))
+    return [(recipe, seed) for recipe, seed in queued if seed < counts.get(recipe.name, 0)]

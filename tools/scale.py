@@ -1,0 +1,177 @@
+"""What the whole paper would take at ten seeds: `python -m tools.scale` writes it in docs/scale.md.
+
+Estimated from the seconds of committed runs, all on CPU. A run's time is taken to grow with its
+multiply-adds, at the rate of the largest network that was trained by the same kind of steps.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import median
+
+from bnnlib import ROOT, ablations, cached, catalogue, data, energy, recipes, runs
+from bnnlib.files import whole
+from bnnlib.recipe import Recipe
+
+PAGE = ROOT / "docs" / "scale.md"
+BEGIN, END = "<!-- estimate:begin -->", "<!-- estimate:end -->"
+SEEDS = 10
+PASSES = 3  # a training step multiplies for the outputs and for two gradients
+# What a step computes, beside sizes; recipes alike in it take alike.
+KIND = ("network", "weights", "activations", "batch_norm", "optimizer")
+KIND += ("latent_bits", "gradient_bits", "rounding")
+SIZES = ("dataset", "hidden", "dense", "epochs", "train_images")  # what work depends on
+GROUPS = {
+    **{recipe.name: (recipe,) for recipe in catalogue.PAPER},
+    "CIFAR-10 ablations": ablations.CIFAR10_ABLATIONS,
+    "gradients": ablations.GRADIENTS,
+    "shift-based": ablations.SHIFT,
+    "gap between the MNIST recipes": ablations.GAPS_MNIST,
+    "gap between the CIFAR-10 recipes": ablations.GAPS_CIFAR10,
+    "open questions": (*ablations.OPEN_BITS, *ablations.OPEN_REGULARIZERS),
+    "codes": ablations.CODES,
+}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a recipe's runs took at a profile: the median of core-seconds per multiply-add."""
+
+    recipe: str
+    profile: str
+    largest: int  # multiply-adds of an image
+    seconds: float
+    device: str
+
+
+def operations(recipe: Recipe) -> int:
+    """Multiply-adds of an image's forward pass."""
+    return sum(layer.connections for layer in energy.layers_of(recipe))
+
+
+def work(recipe: Recipe) -> float:
+    """Multiply-adds of a run: training and validation of all epochs."""
+    held = data.VALIDATION[recipe.dataset]
+    trained = recipe.train_images or cached.SIZES[recipe.dataset][0] - held
+    return operations(recipe) * recipe.epochs * (PASSES * trained + held)
+
+
+@cache
+def rates(name: str) -> list[Rate]:
+    """Of a recipe's committed runs on CPU, a rate for each profile, the largest network last."""
+    found = []
+    for profile in recipes.PROFILES:
+        records = [r for r in runs.committed(recipes.by_name(name), profile) if _counts(r)]
+        if records:
+            made = _sized(records[0])
+            seconds = median(_core_seconds(record) / work(_sized(record)) for record in records)
+            device = records[0]["provenance"]["device_name"]
+            found.append(Rate(name, profile, operations(made), seconds, device))
+    return sorted(found, key=lambda rate: rate.largest)
+
+
+def _sized(record: dict) -> Recipe:
+    """The named recipe at the record's size."""
+    sizes = {name: record["recipe"][name] for name in SIZES}
+    named = recipes.by_name(record["recipe"]["name"])
+    return replace(named, **sizes | {"hidden": tuple(sizes["hidden"])})
+
+
+def _counts(record: dict) -> bool:
+    made = record["provenance"]
+    return made["device"] == "cpu" and not made["stand_in"]
+
+
+def _core_seconds(record: dict) -> float:
+    return record["provenance"]["seconds"] * record["provenance"]["threads"]
+
+
+def rate_of(recipe: Recipe) -> Rate | None:
+    """Of the largest network among the recipes of its kind; None if none of them was run."""
+    alike = [other for other in recipes.RECIPES if _kind(other) == _kind(recipe)]
+    found = [rate for other in alike for rate in rates(other.name)]
+    return max(found, key=lambda rate: rate.largest, default=None)
+
+
+def _kind(recipe: Recipe) -> tuple:
+    return tuple(getattr(recipe, name) for name in KIND)
+
+
+def hours(recipe: Recipe, rate: Rate) -> float:
+    """Core-hours of a run at the paper's size."""
+    return work(recipe) * rate.seconds / 3600
+
+
+def table() -> str:
+    """The estimate as Markdown: a row a group, their sum, and how far to trust it."""
+    lines = ["| what | recipes | estimated from | core-hours a run | core-hours, 10 seeds | GPU |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    total, missing, devices = 0.0, [], set()
+    for name, group in GROUPS.items():
+        known = {recipe: rate for recipe in group if (rate := rate_of(recipe))}
+        missing += [recipe.name for recipe in group if recipe not in known]
+        devices |= {rate.device for rate in known.values()}
+        taken = [hours(recipe, rate) for recipe, rate in known.items()]
+        total += SEEDS * sum(taken)
+        cells = (name, len(group), _origins(known), _range(taken), _many(taken), "not run")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines.append(f"| all | {sum(map(len, GROUPS.values()))} | | | {total:,.0f} | not run |")
+    lines += ["", _trust(devices)]
+    if missing:
+        lines += ["", f"Left out, as nothing like them was run: {', '.join(missing)}."]
+    return "\n".join(lines)
+
+
+def _origins(known: dict[Recipe, Rate]) -> str:
+    """Whose runs were taken, and at which profile; of many, the profiles alone."""
+    origins = {f"{rate.recipe}, {rate.profile}" for rate in known.values()}
+    if len(origins) > 2:
+        origins = {rate.profile for rate in known.values()}
+    return "; ".join(sorted(origins)) or "not run"
+
+
+def _range(taken: list[float]) -> str:
+    if not taken:
+        return ""
+    low, high = f"{min(taken):,.1f}", f"{max(taken):,.1f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _many(taken: list[float]) -> str:
+    return f"{SEEDS * sum(taken):,.0f}" if taken else ""
+
+
+def _trust(devices: set[str]) -> str:
+    """How rates differ where a recipe was run at several sizes, as a sentence."""
+    ratios = [own[0].seconds / own[-1].seconds for own in map(_sizes, recipes.RECIPES) if own]
+    spread = f"{min(ratios):.1f} to {max(ratios):.1f}" if ratios else "unknown"
+    return (
+        f"Core-hours are seconds times threads, on {', '.join(sorted(devices))}; no run was made "
+        "on a GPU. An order of magnitude: small networks take longer for a multiply-add, and a "
+        f"busy machine takes longer for everything. Of the {len(ratios)} recipes that were run at "
+        f"two sizes, the smaller network took {spread} times as long for one as the larger."
+    )
+
+
+def _sizes(recipe: Recipe) -> list[Rate]:
+    """A recipe's rates, if they are of more than one size."""
+    own = rates(recipe.name)
+    return own if own and own[0].largest < own[-1].largest else []
+
+
+def updated(page: str) -> str:
+    """The page with the table of now. Raises ValueError where its place is not marked."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise ValueError(f"{PAGE.name} needs the lines {BEGIN} and {END}, each once")
+    head, rest = page.split(BEGIN)
+    return f"{head}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> int:
+    with whole(PAGE) as file:
+        file.write(updated(PAGE.read_text("utf-8")).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
