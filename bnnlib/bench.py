@@ -88,7 +88,7 @@ def run(plan: Plan, device: str, told: Callable[[list[dict]], None] = lambda row
     for some in _measured(plan, device):
         told(some)
         rows += some
-    made["seconds"] = round(time.monotonic() - started, 1)
+    made["seconds"] = round(time.monotonic() - started, 3)
     return {
         "schema": runs.SCHEMA,
         "provenance": made,
