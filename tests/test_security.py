@@ -136,7 +136,8 @@ RUNS |= {"subprocess.getoutput", "subprocess.getstatusoutput", "runpy.run_path"}
 UNPACKS = {"extractall", "unpack_archive"}
 SAFE = {"torch.load": ("weights_only", True)}  # a call -> what it must say
 STARTS = {"subprocess." + name for name in ("run", "Popen", "call", "check_call", "check_output")}
-EXCEPTIONS = {"bnnlib/cluster.py"}  # the extra for several machines, which nothing else imports
+# The extra for several machines, which nothing else imports; of asyncio the latter uses threads.
+EXCEPTIONS = {"bnnlib/cluster.py", "bnnlib/agreement.py"}
 
 
 def problems(tree: ast.Module) -> list[str]:
