@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from bnnlib.kernels import cpu
+from bnnlib.kernels.llvm import splat
 from bnnlib.kernels.reference import unpack_signs
 from bnnlib.kernels.threads import in_parts
 from bnnlib.kernels.xnor_product import (
@@ -53,9 +54,7 @@ def _at_least(typing, sums, least):
     def emit(context, b, signature, arguments):
         address, least = arguments
         found = b.load(b.inttoptr(address, vector.as_pointer()), align=4)
-        one = b.insert_element(ir.Constant(vector, ir.Undefined), least, ir.IntType(32)(0))
-        bounds = b.shuffle_vector(one, one, ir.Constant(vector, [0] * 64))
-        return b.bitcast(b.icmp_signed(">=", found, bounds), ir.IntType(64))
+        return b.bitcast(b.icmp_signed(">=", found, splat(b, least, 64)), ir.IntType(64))
 
     return types.uint64(types.intp, types.int32), emit
 

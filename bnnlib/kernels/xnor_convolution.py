@@ -6,6 +6,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from bnnlib.kernels.llvm import splat
 from bnnlib.kernels.reference import PLANES
 from bnnlib.kernels.xnor_product import (
     inner,
@@ -45,16 +46,12 @@ def put_run(typing, source, following, shift, mask, up, to):
         source, following, shift, mask, up, to = arguments
         at = [b.inttoptr(address, vector.as_pointer()) for address in (source, following, to)]
         low, high, before = (b.load(pointer, align=8) for pointer in at)
-        left, one = b.sub(ir.Constant(shift.type, 63), shift), splat(b, ir.Constant(shift.type, 1))
-        high = b.shl(b.shl(high, splat(b, left)), one)  # by 64 where nothing is shifted: nothing
-        run = b.and_(b.or_(b.lshr(low, splat(b, shift)), high), splat(b, mask))
-        b.store(b.or_(before, b.shl(run, splat(b, up))), at[2], align=8)
+        left, one = b.sub(ir.Constant(shift.type, 63), shift), ir.Constant(shift.type, 1)
+        # By 64 in two steps where nothing is shifted: nothing is left of it.
+        high = b.shl(b.shl(high, splat(b, left, PLANES)), splat(b, one, PLANES))
+        run = b.and_(b.or_(b.lshr(low, splat(b, shift, PLANES)), high), splat(b, mask, PLANES))
+        b.store(b.or_(before, b.shl(run, splat(b, up, PLANES))), at[2], align=8)
         return context.get_dummy_value()
-
-    def splat(b, number):
-        empty, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-        places = ir.Constant(ir.VectorType(ir.IntType(32), PLANES), [0] * PLANES)
-        return b.shuffle_vector(b.insert_element(empty, number, first), empty, places)
 
     return types.void(*[types.intp] * 6), emit
 
