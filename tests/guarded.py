@@ -72,6 +72,13 @@ def _torch(end: bool) -> SimpleNamespace:
 
 
 @functools.cache
+def compile_plain() -> None:
+    """Numba compiles NumPy's own functions and no others: before they are replaced."""
+    plain.multiply_float(np.ones((1, 1), np.float32), np.ones((1, 1), np.float32))
+    plain.multiply_words(np.ones((1, 1), np.int64), np.ones((1, 1), np.int64), 64)
+
+
+@functools.cache
 def _numpy(end: bool) -> SimpleNamespace:
     """NumPy, likewise."""
 
@@ -98,6 +105,7 @@ def surroundings(end: bool, looks_up: bool, threads: int) -> Iterator[None]:
         products: {"FEWEST_PRODUCTS": 0, "FEWEST_CHANNELS": 0},
     }
     before = torch.get_num_threads()
+    compile_plain()
     with ExitStack() as stack:
         for module, values in changes.items():
             stack.enter_context(patch.multiple(module, **values))
