@@ -235,14 +235,14 @@ def _claims(folder: Path) -> None:
 
 NOTEBOOKS = [path.stem for path in run_notebooks.find()]
 PROFILE = (run_notebooks.NOTEBOOKS / "params" / "smoke.yaml").read_text()
-real_defaults = functools.cache(run_notebooks._defaults)
+real_defaults = functools.cache(run_notebooks.defaults_of)
 
 
 def _profile(folder: Path) -> None:
     def known(notebook: Path) -> dict:
         return real_defaults(run_notebooks.NOTEBOOKS / notebook.name)
 
-    with patch.object(run_notebooks, "_defaults", known):
+    with patch.object(run_notebooks, "defaults_of", known):
         run_notebooks.check_profile_file("smoke", folder)
         for name in ("00_playground", "04_mnist", "10_open_questions"):
             notebook = folder / f"{name}.ipynb"

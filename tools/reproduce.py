@@ -160,7 +160,7 @@ def train_on_cluster(making: Making) -> None:
     from bnnlib import cluster  # with Dask, which nothing else needs
 
     values = {
-        path.stem: run_notebooks._defaults(path) | given for path, given in making.values.items()
+        path.stem: run_notebooks.defaults_of(path) | given for path, given in making.values.items()
     }
     pairs = needed.needed(making.profile, values)
     try:

@@ -68,7 +68,7 @@ def parameters(notebook: Path, profile: str, retrain: bool, extra: dict | None =
         known = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml")))
         raise ValueError(f"unknown profile {profile!r}: choose one of {known}")
     tables = _tables(file)
-    defaults = _defaults(notebook)
+    defaults = defaults_of(notebook)
     shared = {k: v for k, v in tables.get("defaults", {}).items() if k in defaults}
     given = shared | tables.get(notebook.stem, {}) | {"retrain": retrain} | (extra or {})
     for name in given:
@@ -82,7 +82,7 @@ def parameters(notebook: Path, profile: str, retrain: bool, extra: dict | None =
 def check_profile_file(profile: str, folder: Path = NOTEBOOKS) -> None:
     """Raise ValueError for a table or a default in the profile's file that fits no notebook."""
     tables = _tables(folder / "params" / f"{profile}.yaml")
-    known = {path.stem: _defaults(path) for path in find(folder=folder)}
+    known = {path.stem: defaults_of(path) for path in find(folder=folder)}
     for table in tables.keys() - known.keys() - {"defaults"}:
         raise ValueError(f"params/{profile}.yaml names {table!r}, and no notebook is called so")
     for name in tables.get("defaults", {}):
@@ -116,7 +116,7 @@ def read_yaml(text: str | bytes, name: str):
         raise ValueError(f"{name} is no plain YAML: {reason}") from error
 
 
-def _defaults(notebook: Path) -> dict:
+def defaults_of(notebook: Path) -> dict:
     """Parameter name -> default value, from the notebook's parameters cell."""
     inspected = papermill.inspect_notebook(notebook)
     return {name: ast.literal_eval(entry["default"]) for name, entry in inspected.items()}
