@@ -21,9 +21,7 @@ def runs_of(**errors: tuple[float, ...]) -> list[dict]:
 
 
 def test_effects_are_contrasts_of_means_with_their_standard_errors():
-    records = runs_of(
-        baseline=(2.0, 2.2), adamax=(3.0, 3.2), bn=(2.5, 2.7), both=(4.5, 4.7)
-    )
+    records = runs_of(baseline=(2.0, 2.2), adamax=(3.0, 3.2), bn=(2.5, 2.7), both=(4.5, 4.7))
     table = factorial.effects(records, LINES, FACTORS)
     assert table["difference"].tolist() == pytest.approx([1.0, 1.5, 1.0])
     spread = 2 * 0.1**2 / 2  # of every cell's mean: s^2 / n

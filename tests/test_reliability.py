@@ -51,5 +51,24 @@ def test_every_trial_has_a_row_and_a_failed_one_says_so(pytester, tmp_path):
     assert "7 kinds of trial, 4 failed, 1 not run" in text
 
 
+def test_a_call_keeps_what_an_earlier_one_found_but_not_on_another_machine(
+    pytester, tmp_path, monkeypatch
+):
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_tried=TRIALS)
+    document = tmp_path / "reliability.md"
+
+    def rows_after(expression: str) -> list[str]:
+        pytester.inline_run("-k", expression, plugins=[reliability.Recorder(document)])
+        return [line for line in document.read_text().splitlines() if line.endswith("` |")]
+
+    first, second = rows_after("good or bad"), rows_after("silent or bad")
+    assert second[:4] == first[:4] and second[5] == first[5]  # one of them is good, one has failed
+    assert "not run" in first[4] and "0 rows were reported" in second[4]
+    monkeypatch.setattr(reliability, "machine", lambda: "another machine")
+    third = rows_after("left_out")
+    assert all("not run" in row for row in third[:5]) and "fine" in third[5]
+
+
 def test_plain_pytest_leaves_the_long_trials_alone(pytestconfig):
     assert "tests/long" in pytestconfig.getini("norecursedirs")

@@ -1,7 +1,8 @@
 """What `make test-long` does: the trials of tests/long, and docs/reliability.md of their outcomes.
 
-The document is written anew after each trial, so that an interrupted call leaves what had ended;
-what a call did not come to, or was not asked for, is "not run" in it.
+The document is written anew after each trial, so that an interrupted call leaves what had ended.
+What a call did not come to, or was not asked for, keeps the row of an earlier call, if that was on
+the same machine; else it is "not run".
 """
 
 import argparse
@@ -9,7 +10,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -29,7 +29,7 @@ HEAD = """# Reliability
 
 Faults and inputs that were really tried. `make test-long` writes this file: none of it is typed by
 hand. A row is a test in tests/long, whose name is in the last column; what happened is what that
-test asserts.
+test asserts, at the commit beside it: long trials are made in more than one call.
 
 {summary}
 
@@ -42,8 +42,8 @@ test asserts.
 class Row:
     """One family of trials."""
 
-    test: str  # "test_kills.py::test_training"
     what: str
+    test: str  # "test_kills.py::test_training"
     tried: str = "–"
     happened: str = NOT_RUN
     commit: str = "–"
@@ -54,17 +54,31 @@ class Row:
         return f"| {' | '.join(_one_line(cell) for cell in cells)} |\n"
 
 
+def blank(test: str, commit: str = "–") -> Row:
+    """The row of a test of which nothing is known yet."""
+    return Row(test.partition("::")[2].removeprefix("test_"), test, commit=commit)
+
+
+def earlier_rows(document: Path) -> dict[str, Row]:
+    """By their tests, the rows that earlier calls on this machine left there."""
+    if not document.exists() or machine() not in (text := document.read_text()):
+        return {}
+    lines = (line[2:-2].split(" | ") for line in text.splitlines() if line.endswith("` |"))
+    cells = ([cell.replace("\\|", "|") for cell in line] for line in lines)
+    return {test[1:-1]: Row(what, test[1:-1], *rest) for what, *rest, test in cells}
+
+
 class Recorder:
     """A pytest plugin that keeps the document in step with the tests."""
 
     def __init__(self, document: Path):
-        self.document, self.started = document, time.monotonic()
+        self.document, self.earlier = document, earlier_rows(document)
         self.rows: dict[str, Row] = {}
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Every test has a row, the deselected ones too."""
         test = item.nodeid.rpartition("tests/long/")[2]
-        self.rows[item.nodeid] = Row(test, test.partition("::")[2].removeprefix("test_"))
+        self.rows[item.nodeid] = self.earlier.get(test, blank(test))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A module that can't even be imported has one too."""
@@ -73,7 +87,7 @@ class Recorder:
             self.rows[report.nodeid] = Row(test, test, happened=f"{FAILED}: {_reason(report)}")
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.rows[nodeid].commit = commit()
+        self.rows[nodeid] = blank(self.rows[nodeid].test, commit())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Called after set-up, the test itself and what is taken down."""
@@ -101,12 +115,11 @@ class Recorder:
         return sum(row.happened.startswith(FAILED) for row in self.rows.values())
 
     def summary(self) -> str:
-        """How far the call came, when and on what machine."""
+        """How far the trials came, by when and on what machine."""
         left = sum(row.happened == NOT_RUN for row in self.rows.values())
-        took = minutes(time.monotonic() - self.started)
         date = datetime.now(UTC).date().isoformat()
         ended = f"{len(self.rows)} kinds of trial, {self.failed()} failed, {left} {NOT_RUN}"
-        return f"{date}, {took}: {ended}.\nOn {machine()}."
+        return f"{date}: {ended}.\nOn {machine()}."
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
