@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from bnnlib.files import whole
+from bnnlib.optim import Optimizer
 
 SCHEMA = 1
 EVERY = 120  # seconds between two: what a kill costs at most, beside a start of a few seconds
@@ -30,7 +31,7 @@ class State:
     """All that changes while a run trains."""
 
     network: nn.Sequential
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     shuffle: Generator  # of the images' order; on the CPU
     noise: Generator  # of stochastic binarization and rounding, and of dropout; on the device
     signs: dict[str, Tensor]  # of the latent weights when the epoch began
@@ -183,14 +184,12 @@ def _digest(facts: str, tensors: dict[str, Tensor]) -> str:
 
 def _facts(state: State, binding: dict) -> dict:
     """What of a state is no tensor."""
-    optimizer = state.optimizer.state_dict()
     return {
         "schema": SCHEMA,
         "binding": binding,
         "history": state.history,
         "seconds": time.perf_counter() - state.started,
-        "groups": [_numbers(group) for group in optimizer["param_groups"]],
-        "optimizer": {str(i): _numbers(entry) for i, entry in optimizer["state"].items()},
+        "groups": [_numbers(group) for group in state.optimizer.param_groups],
     }
 
 
@@ -206,8 +205,8 @@ def _tensors(state: State) -> dict[str, Tensor]:
     named = {"network": state.network.state_dict(), "best": state.best, "signs": state.signs}
     for kind, group in named.items():
         tensors |= {f"{kind}/{name}": tensor for name, tensor in group.items()}
-    for index, entry in state.optimizer.state_dict()["state"].items():
-        moments = {name: value for name, value in entry.items() if isinstance(value, Tensor)}
+    for index, parameter in enumerate(state.optimizer.parameters()):
+        moments = state.optimizer.moments.get(parameter, {})
         tensors |= {f"optimizer/{index}/{name}": moment for name, moment in moments.items()}
     return tensors
 
@@ -236,19 +235,14 @@ def restore(state: State, facts: dict, tensors: dict[str, Tensor]) -> None:
     state.started = time.perf_counter() - facts["seconds"]
 
 
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, facts: dict, moments: dict[str, Tensor]
-) -> None:
-    saved = optimizer.state_dict()
-    for group, numbers in zip(saved["param_groups"], facts["groups"], strict=True):
-        group |= numbers
-    saved["state"] = {int(index): dict(entry) for index, entry in facts["optimizer"].items()}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+def _restore_optimizer(optimizer: Optimizer, facts: dict, moments: dict[str, Tensor]) -> None:
+    for group, numbers in zip(optimizer.param_groups, facts["groups"], strict=True):
+        group.update(numbers)
+    parameters = optimizer.parameters()
     for name, moment in moments.items():
         index, key = name.split("/")
         own = parameters[int(index)]
-        saved["state"][int(index)][key] = _as(own, moment) if moment.shape == own.shape else moment
-    optimizer.load_state_dict(saved)
+        optimizer.moments.setdefault(own, {})[key] = _as(own, moment)
 
 
 def _as(own: Tensor, value: Tensor) -> Tensor:

@@ -66,9 +66,7 @@ def begin(recipe: Recipe, training: TrainingData, seed: int, device: str = "cpu"
     )
 
 
-def step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
-) -> Tensor:
+def step(network: nn.Module, optimizer: optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
     """Algorithm 1 of the paper once: forward, backward, update, clip. Returns the batch's loss."""
     optimizer.zero_grad()
     loss = squared_hinge(network(images), labels)

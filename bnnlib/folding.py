@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.binarize import sign
-from bnnlib.layers import BinaryConv2d, BinaryLinear, ScaleInput
+from bnnlib.layers import BinaryConv2d, BinaryLinear, MaxPool2x2, ScaleInput
 
 PIXEL = 255  # a pixel p is the integer 2 p - PIXEL, and the network reads it over PIXEL
 ALWAYS, NEVER = -(2**31), 2**31 - 1  # thresholds of constant bits; no sum of int32 reaches the last
@@ -97,7 +97,7 @@ def blocks(network: nn.Sequential) -> list[Block]:
 
 def _block(parts: nn.Sequential, divisor: int | None) -> Block:
     """The first of `parts`, with what follows it."""
-    layer, pooled = parts[0], isinstance(parts[1], nn.MaxPool2d)
+    layer, pooled = parts[0], isinstance(parts[1], MaxPool2x2)
     normalization = deepcopy(parts[2 if pooled else 1]).eval().requires_grad_(False)
     bias = layer.bias.detach().clone()
     return Block(sign(layer.weight), bias, pooled, normalization, divisor)

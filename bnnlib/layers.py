@@ -8,6 +8,7 @@ import math
 from enum import StrEnum
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from bnnlib.binarize import binarize
@@ -134,6 +135,32 @@ class BinaryActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return binarize(x, self.noise if self.training else None, self.cancel)
+
+
+class Pooling(torch.autograd.Function):
+    """2x2 maxima of x (B, C, H, W), H and W even. Between the passes it keeps which of the four is
+    the largest, a byte an output; torch keeps x, and that in eight bytes."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        out, places = F.max_pool2d(x, 2, return_indices=True)
+        ctx.width = x.shape[3]
+        ctx.save_for_backward((places // ctx.width % 2 * 2 + places % 2).to(torch.uint8))
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (quarters,) = ctx.saved_tensors
+        rows, columns = (torch.arange(size, device=grad.device) for size in grad.shape[2:])
+        first = 2 * ctx.width * rows[:, None] + 2 * columns
+        return F.max_unpool2d(grad, first + quarters // 2 * ctx.width + quarters % 2, 2)
+
+
+class MaxPool2x2(nn.Module):
+    """x (B, C, H, W), H and W even -> (B, C, H / 2, W / 2); the gradient goes to the largest."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Pooling.apply(x)
 
 
 class Dropout(nn.Module):

@@ -23,6 +23,7 @@ from bnnlib.layers import (
     BinaryLinear,
     Dropout,
     Initialization,
+    MaxPool2x2,
     Normalization,
     ScaleInput,
 )
@@ -138,7 +139,7 @@ def convnet(parts: Parts, filters: tuple[int, ...], dense: int) -> nn.Sequential
     for channels, width in pairwise((CONVNET_CHANNELS, *filters)):
         layers += [parts.conv(channels, width)]
         layers += [parts.normalization(width, 9 * channels, spatial=True), parts.activation()]
-        layers += [parts.conv(width, width), nn.MaxPool2d(2)]
+        layers += [parts.conv(width, width), MaxPool2x2()]
         layers += [parts.normalization(width, 9 * width, spatial=True), parts.activation()]
     layers.append(nn.Flatten())
     side = CONVNET_SIDE >> len(filters)

@@ -38,13 +38,14 @@ class Clip(StrEnum):
     EVERYTHING = "everything"
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer:
     """A rule's update of every parameter, its group's `scale` on the step; then its `clip`.
 
     The multiplier acts on the finished step, the clipping follows it (binary_net.py:193-194;
-    adaMax_binary_clip_shift.lua:67-71). `t` lies in the groups, so that `state_dict` has it.
+    adaMax_binary_clip_shift.lua:67-71). Its state: `t` in each of `param_groups`, and `moments`.
     A group's gradients are rounded to `gradient_bits` before the update, its parameters to
     `latent_bits` after it, 0 being float32; with a generator, `noise`, stochastically.
+    Not one of torch's, because to make one imports torch's compiler: 150 MB and seconds.
     """
 
     def __init__(
@@ -55,8 +56,13 @@ class Optimizer(torch.optim.Optimizer):
         noise: Generator | None = None,
     ):
         defaults = {"learning_rate": learning_rate, "scale": 1.0, "clip": False, "t": 0}
-        super().__init__(groups, defaults | {"latent_bits": 0, "gradient_bits": 0})
+        defaults |= {"latent_bits": 0, "gradient_bits": 0}
+        self.param_groups = [defaults | group for group in groups]
         self.rule, self.noise = rule, noise
+        self.moments: dict[Tensor, dict[str, Tensor]] = {}  # parameter -> m and v
+
+    def parameters(self) -> list[Tensor]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
     @torch.no_grad()
     def step(self) -> None:
@@ -81,17 +87,15 @@ class Optimizer(torch.optim.Optimizer):
         if clip:
             parameter.clamp_(-1, 1)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self) -> None:
         """Forget the gradients; `kernels.sign_product` writes the next ones into their memory."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.spare_gradient, parameter.grad = parameter.grad, None
+        for parameter in self.parameters():
+            parameter.spare_gradient, parameter.grad = parameter.grad, None
 
     def _moments(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
-        state = self.state[parameter]
-        if not state:
-            state["m"], state["v"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        return state["m"], state["v"]
+        if parameter not in self.moments:
+            self.moments[parameter] = {name: torch.zeros_like(parameter) for name in "mv"}
+        return self.moments[parameter]["m"], self.moments[parameter]["v"]
 
 
 def build_optimizer(
@@ -167,7 +171,7 @@ def exponential_decay(first: float, last: float, epoch: int, epochs: int) -> flo
     return first * (last / first) ** (epoch / epochs)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Set the rate of every group; the groups' own scales stay."""
     for group in optimizer.param_groups:
         group["learning_rate"] = rate

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 import twin
@@ -9,6 +10,7 @@ from bnnlib.layers import (
     BinaryLinear,
     Dropout,
     Initialization,
+    MaxPool2x2,
     ScaleInput,
     glorot_multiplier,
 )
@@ -107,3 +109,19 @@ def test_dropout_behind_a_binarization_gives_zero_and_plus_minus_two():
 def test_input_is_scaled_to_plus_minus_one():
     pixels = torch.tensor([[0, 255, 51]], dtype=torch.uint8)
     np.testing.assert_allclose(ScaleInput()(pixels), [[-1, 1, -0.6]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pooling_and_its_gradient_are_torch_s(layout):
+    # of integers, so that many are equal: the gradient goes to the same one of them
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-2, 3, (3, 5, 8, 6), generator=generator).float()
+    grad = torch.randn(3, 5, 4, 3, generator=generator).contiguous(memory_format=layout)
+    found = []
+    for pool in (MaxPool2x2(), torch.nn.MaxPool2d(2)):
+        real = x.contiguous(memory_format=layout).requires_grad_()
+        out = pool(real)
+        out.backward(grad)
+        found.append((out.detach(), real.grad))
+        assert out.is_contiguous(memory_format=layout) and real.grad.stride() == real.stride()
+    assert all(map(torch.equal, *found))

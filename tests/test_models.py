@@ -13,7 +13,7 @@ from torch import nn
 from bnnlib import optim, recipes
 from bnnlib.binarize import Binarization
 from bnnlib.fit import squared_hinge
-from bnnlib.layers import BinaryActivation, BinaryConv2d, Dropout, Normalization
+from bnnlib.layers import BinaryActivation, BinaryConv2d, Dropout, MaxPool2x2, Normalization
 from bnnlib.models import (
     Parts,
     binary_layers,
@@ -75,7 +75,7 @@ def test_parameter_counts_are_the_known_ones(recipe, count):
 
 def test_the_convnet_convolves_pools_normalizes_and_then_binarizes():
     kinds = [type(layer) for layer in convnet(parts(), (8, 8, 8), 16)]
-    assert kinds[4:8] == [BinaryConv2d, nn.MaxPool2d, BatchNorm, BinaryActivation]
+    assert kinds[4:8] == [BinaryConv2d, MaxPool2x2, BatchNorm, BinaryActivation]
     assert kinds[1:4] == [BinaryConv2d, BatchNorm, BinaryActivation]
     assert kinds[-1] is BatchNorm
 

@@ -22,11 +22,19 @@ def sign(x, out, first, last):
 
 
 @njit(nogil=True, cache=True)
-def cancel(grad, x, out, first, last):
-    """grad where |x| <= 1, else 0."""
-    grad, x, out = grad[first:last], x[first:last], out[first:last]
+def passes(x, out, first, last):
+    """Whether |x| <= 1; out is bytes."""
+    x, out = x[first:last], out[first:last]
     for i in range(len(x)):
-        out[i] = grad[i] if abs(x[i]) <= 1 else 0
+        out[i] = abs(x[i]) <= 1
+
+
+@njit(nogil=True, cache=True)
+def cancel(grad, passes, out, first, last):
+    """grad where `passes` is 1, else 0."""
+    grad, passes, out = grad[first:last], passes[first:last], out[first:last]
+    for i in range(len(grad)):
+        out[i] = grad[i] if passes[i] else 0
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -153,7 +153,8 @@ def _vectors(grid: _Grid, row: int, lanes: int) -> Tensor:
     places = torch.arange(len(starts))[:, None] * grid.width + columns
     counts = (grid.width - columns).clamp(max=lanes).expand_as(starts)
     vectors = torch.stack([starts, places, counts], 2).flatten(0, 1)
-    return F.pad(vectors, (0, 0, 0, len(vectors) % 2))
+    idle = vectors[: len(vectors) % 2] * torch.tensor([1, 1, 0])  # where every tap may read
+    return torch.cat([vectors, idle])
 
 
 def _planes(x: Tensor, grid: _Grid, dtype: torch.dtype) -> Tensor:
