@@ -1,4 +1,4 @@
-"""What a run's numbers depend on where it is made, and whether a cluster's workers agree in it.
+"""What a run's numbers depend on where it is made, and whether all who make runs agree in it.
 
 client: Dask's, which is asked, and not imported.
 """
@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from urllib.parse import urlsplit
 
-from bnnlib import products, runs, train
+from bnnlib import data, parallel, products, runs, train
 from bnnlib.inputs import training_data
 from bnnlib.recipe import Preprocessing, Recipe
 
@@ -88,3 +88,27 @@ def differs(theirs: dict[str, str], wanted: dict[str, str]) -> str:
             own, other = (each[:SHOWN] if hashed else each for each in (theirs[name], value))
             return f"has {name} {own} and should have {other}"
     return ""
+
+
+def require_same_processes(recipe: Recipe, profile: str) -> None:
+    """Raise ValueError unless torchrun's processes agree in what determines a run: see `facts`.
+
+    And, before data are looked for, unless they can share a batch evenly. Raises DataUnavailable
+    if no process has the data.
+    """
+    processes = parallel.size()
+    if recipe.batch_size % processes:
+        raise ValueError(
+            f"{recipe.name}: a batch of {recipe.batch_size} does not divide among {processes}"
+            " processes"
+        )
+    problem, found = "", {}
+    with parallel.first_of_each_host_first():  # it fetches the data, alone
+        try:
+            found = facts((recipe,), profile)
+        except data.DataUnavailable as missing:
+            problem = str(missing)
+    parallel.require_same({f"whether it has {recipe.dataset}": problem})
+    if problem:
+        raise data.DataUnavailable(problem)
+    parallel.require_same(found)

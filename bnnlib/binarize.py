@@ -12,7 +12,7 @@ from enum import StrEnum
 import torch
 from torch import Generator, Tensor
 
-from bnnlib import fused
+from bnnlib import fused, parallel
 
 
 class Binarization(StrEnum):
@@ -49,13 +49,17 @@ def hard_sigmoid(x: Tensor) -> Tensor:
     return ((x + 1) / 2).clamp(0, 1)
 
 
-def sample_sign(x: Tensor, generator: Generator) -> Tensor:
+def sample_sign(x: Tensor, generator: Generator, batch: bool = False) -> Tensor:
     """Stochastic binarization: +1 with probability hard_sigmoid(x), else -1 (paper, eq. 2).
 
     x: any shape, floating point. Returns the same shape and dtype, values in {-1, +1}. The uniform
     draw lies in [0, 1), so x >= 1 always gives +1 and x <= -1 always gives -1.
+    batch: x is this process's rows of a batch: the draw is its rows of the whole batch's.
     """
-    draw = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    if batch:
+        draw = parallel.uniform(x, generator)
+    else:
+        draw = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     return _plus_minus(torch.lt(draw, hard_sigmoid(x.detach()), out=draw))
 
 
@@ -63,15 +67,18 @@ class StraightThrough(torch.autograd.Function):
     """Binarize forward, pass the gradient straight through backward: the rule behind `binarize`."""
 
     @staticmethod
-    def forward(ctx, real: Tensor, generator: Generator | None, cancel: bool) -> Tensor:
+    def forward(
+        ctx, real: Tensor, generator: Generator | None, cancel: bool, batch: bool
+    ) -> Tensor:
         ctx.cancel = cancel
         if cancel and ctx.needs_input_grad[0]:
             ctx.save_for_backward(passes(real))  # a quarter of the memory of what it tells about
-        return sign(real) if generator is None else sample_sign(real, generator)
+        return sign(real) if generator is None else sample_sign(real, generator, batch)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return cancelled(grad, *ctx.saved_tensors) if ctx.cancel else grad, None, None
+        real_grad = cancelled(grad, *ctx.saved_tensors) if ctx.cancel else grad
+        return real_grad, None, None, None
 
 
 def passes(real: Tensor) -> Tensor:
@@ -96,7 +103,9 @@ def cancelled(grad: Tensor, passing: Tensor) -> Tensor:
     return grad * passing
 
 
-def binarize(real: Tensor, generator: Generator | None = None, cancel: bool = True) -> Tensor:
+def binarize(
+    real: Tensor, generator: Generator | None = None, cancel: bool = True, batch: bool = False
+) -> Tensor:
     r"""Binarize with the straight-through estimator as gradient (paper, eq. 4).
 
     Forward:  $q = \mathrm{Sign}(r)$, or drawn with $P(q = +1) = \mathrm{hardsigmoid}(r)$ when a
@@ -105,9 +114,9 @@ def binarize(real: Tensor, generator: Generator | None = None, cancel: bool = Tr
     sigmoid (binary_net.py:22-43); weights need no cancellation because they are clipped
     (binary_net.py:193-194).
 
-    real: any shape. Returns the same shape and dtype, values in {-1, +1}.
+    real: any shape. Returns the same shape and dtype, values in {-1, +1}. batch: as `sample_sign`.
     """
-    return StraightThrough.apply(real, generator, cancel)
+    return StraightThrough.apply(real, generator, cancel, batch)
 
 
 _LAYOUT = {torch.float32: (torch.int32, 23), torch.float64: (torch.int64, 52)}

@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from bnnlib import parallel
 from bnnlib.files import whole
 from bnnlib.optim import Optimizer
 
@@ -63,7 +64,9 @@ class Keeper:
         return f"{self.binding['recipe']['name']} seed {self.binding['seed']}"
 
     def due(self) -> bool:
-        return self.path is not None and time.perf_counter() >= self.next
+        """Whether it is time; of several processes it is for the first one alone to write."""
+        mine = self.path is not None and parallel.rank() == 0
+        return mine and time.perf_counter() >= self.next
 
     def keep(self, state: State) -> None:
         """Write the state; the first time, tell what that takes."""
@@ -92,7 +95,7 @@ class Keeper:
                 continue
             except ValueError as damage:
                 tqdm.write(f"{self.name}: {damage}; it is removed")
-                path.unlink()
+                path.unlink(missing_ok=True)  # another process of this run may have done so
                 continue
             try:
                 _require_own(path, facts["binding"], self.binding)

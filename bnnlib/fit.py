@@ -1,7 +1,8 @@
 """One training run: the flat loop, the loss, evaluation. All that determines a run's numbers.
 
 A run draws from three generators of its own (initial weights, order of the images, noise), all
-derived from its seed. Knows no files but the checkpoint it is given, no plots, no tables.
+derived from its seed. Several processes may make it, see `parallel`: each takes its rows of every
+batch. Knows no files but the checkpoint it is given, no plots, no tables.
 """
 
 import copy
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from bnnlib import analysis, models, optim, runs
+from bnnlib import analysis, models, optim, parallel, runs
 from bnnlib.checkpoints import Keeper, State
 from bnnlib.inputs import Images, TrainingData
 from bnnlib.recipe import Recipe
@@ -36,12 +37,13 @@ def squared_hinge(scores: Tensor, labels: Tensor) -> Tensor:
 def evaluate(network: nn.Module, split: Images) -> tuple[float, float]:
     """(mean squared hinge loss, error in percent) over a whole split; leaves evaluation mode on."""
     network.eval()
-    loss, errors = 0.0, 0
-    for start in range(0, len(split.images), EVALUATION_BATCH):
+    loss, errors, ours = 0.0, 0, slice(parallel.rank(), None, parallel.size())
+    for start in range(0, len(split.images), EVALUATION_BATCH)[ours]:
         labels = split.labels[start : start + EVALUATION_BATCH]
         scores = network(split.images[start : start + EVALUATION_BATCH])
         loss += squared_hinge(scores, labels).item() * len(labels)
         errors += (scores.argmax(1) != labels).sum().item()
+    loss, errors = parallel.total(loss, errors)
     return loss / len(split.images), 100 * errors / len(split.images)
 
 
@@ -67,12 +69,17 @@ def begin(recipe: Recipe, training: TrainingData, seed: int, device: str = "cpu"
 
 
 def step(network: nn.Module, optimizer: optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
-    """Algorithm 1 of the paper once: forward, backward, update, clip. Returns the batch's loss."""
+    """Algorithm 1 of the paper once: forward, backward, update, clip. Returns the batch's loss.
+
+    images, labels: this process's rows of the batch; loss and gradients are the whole batch's.
+    """
     optimizer.zero_grad()
     loss = squared_hinge(network(images), labels)
     loss.backward()
+    loss = loss.detach()
+    parallel.average_([loss, *(parameter.grad for parameter in optimizer.parameters())])
     optimizer.step()
-    return loss.detach()
+    return loss
 
 
 def train_epoch(
@@ -85,7 +92,7 @@ def train_epoch(
     """
     state.network.train()
     batches = state.order.split(recipe.batch_size)[: len(state.order) // recipe.batch_size]
-    for batch in batches[len(state.losses) :]:
+    for batch in map(parallel.rows, batches[len(state.losses) :]):
         loss = step(state.network, state.optimizer, split.images[batch], split.labels[batch])
         state.losses.append(loss)
         progress.update()
@@ -110,14 +117,18 @@ def fit(
     validation's: as many images as are held out, or all if they are fewer.
     checkpoint: where a long run leaves its state every few minutes, and from where it goes on after
     an interruption; on a CPU to the very same numbers.
+    Several processes make the same run together; process 0 alone leaves its state, and all must
+    find it.
     Raises FloatingPointError, naming recipe, epoch and step, when the loss is no longer finite,
-    ValueError for a negative seed or the checkpoint of another run.
+    ValueError for a negative seed, the checkpoint of another run, or processes that do not begin at
+    the same place.
     """
     if seed < 0:
         raise ValueError(f"{recipe.name}: a seed must not be negative, got {seed}")
     state = begin(recipe, training, seed, device)
     keeper = Keeper(checkpoint, runs.binding(recipe, training.sha256, seed, device))
     keeper.resume(state)
+    parallel.require_same({"where it begins": f"epoch {state.epoch}, step {len(state.losses)}"})
     with _progress(recipe, training, seed, state) as progress:
         while state.epoch < recipe.epochs:
             rate = optim.learning_rate(recipe, state.epoch)
@@ -225,7 +236,7 @@ def _progress(recipe: Recipe, training: TrainingData, seed: int, state: State) -
         initial=state.epoch * steps + len(state.losses),
         desc=f"{recipe.name} seed {seed}",
         unit="step",
-        disable=not sys.stderr.isatty(),
+        disable=not sys.stderr.isatty() or parallel.rank() > 0,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from bnnlib import parallel
 from bnnlib.binarize import binarize
 from bnnlib.products import Values, conv2d, latent, linear
 
@@ -134,7 +135,7 @@ class BinaryActivation(nn.Module):
         self.cancel = cancel
 
     def forward(self, x: Tensor) -> Tensor:
-        return binarize(x, self.noise if self.training else None, self.cancel)
+        return binarize(x, self.noise if self.training else None, self.cancel, batch=True)
 
 
 class Pooling(torch.autograd.Function):
@@ -178,7 +179,7 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        keep = torch.rand(x.shape, generator=self.noise, device=x.device) >= self.rate
+        keep = parallel.uniform(x, self.noise) >= self.rate
         return x * keep / (1 - self.rate)
 
 

@@ -248,7 +248,9 @@ def load_network(path: Path) -> nn.Sequential:
         with safetensors.safe_open(path, framework="pt") as file:
             shape = json.loads(file.metadata()["shape"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        network = _from_shape(shape, max(tensor.numel() for tensor in tensors.values()))
+        network = _from_shape(shape, tensors)
+        _require_tensors_of(network, tensors)
+        network.to_empty(device="cpu")
         for name, layer in binary_layers(network).items():
             bits = unpack_bits(tensors[f"{name}.weight"], layer.weight[0].numel())
             tensors[f"{name}.weight"] = torch.where(bits, 1.0, -1.0).view_as(layer.weight)
@@ -258,21 +260,32 @@ def load_network(path: Path) -> nn.Sequential:
     return network.eval()
 
 
-def _from_shape(shape: dict, widest: int) -> nn.Sequential:
-    """An untrained deterministic network of the given shape; it never draws after this.
+def _from_shape(shape: dict, tensors: dict[str, Tensor]) -> nn.Sequential:
+    """An untrained deterministic network of the given shape, without memory for its values.
 
-    Raises ValueError for a layer of more than `widest` units, before there is memory taken for it.
+    Raises ValueError for a shape of no network, or of more layers than there are tensors.
     """
     if shape["network"] not in ("mlp", "convnet"):
         raise ValueError(f"network {shape['network']!r} is neither mlp nor convnet")
-    if not all(0 < width <= widest for width in (*shape["hidden"], shape["dense"] or 1)):
-        raise ValueError(
-            f"its widths {shape['hidden']}, {shape['dense']} are not those of its tensors"
-        )
-    generator = torch.Generator()
+    if len(shape["hidden"]) > len(tensors):
+        raise ValueError(f"{len(shape['hidden'])} hidden layers in {len(tensors)} tensors")
+    generator = torch.Generator()  # it never draws after this
     activations = Binarization(shape["activations"])
     if activations is Binarization.STOCHASTIC:  # noise acts in training only
         activations = Binarization.DETERMINISTIC
     batch_norm = Normalization(shape.get("batch_norm", "exact"))  # older files have no such word
     parts = Parts(Binarization.DETERMINISTIC, activations, True, generator, generator, batch_norm)
-    return build(parts, shape["network"], tuple(shape["hidden"]), shape["dense"])
+    with torch.device("meta"):
+        return build(parts, shape["network"], tuple(shape["hidden"]), shape["dense"])
+
+
+def _require_tensors_of(network: nn.Sequential, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError unless a file's tensors are a network's, of whose shapes it names one."""
+    wanted = {name: list(value.shape) for name, value in network.state_dict().items()}
+    for name, layer in binary_layers(network).items():
+        wanted[f"{name}.weight"] = [len(layer.weight), -(-layer.weight[0].numel() // 8)]
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        ours, theirs = wanted.get(name), found.get(name)
+        if ours != theirs:
+            raise ValueError(f"the shape of {name} is {theirs}, its network's {ours}")

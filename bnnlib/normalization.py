@@ -1,7 +1,8 @@
 """Batch normalization, exact and shift-based, and the two halves of it for the ablation.
 
 Every class takes x (B, C) or (B, C, H, W), works per entry of axis 1, and calls its factor `gamma`
-and its shift `beta`. lua files are the authors' Torch7 code.
+and its shift `beta`. Statistics are those of the whole batch, however many processes share it. lua
+files are the authors' Torch7 code.
 """
 
 import math
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from bnnlib import parallel
 from bnnlib.binarize import ap2
 
 
@@ -27,6 +29,14 @@ def _affine(x: Tensor, mean: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
     """(x - mean) factor + shift, x (B, C, ...), the others (C,)."""
     centred = x - _per_channel(mean, x)
     return centred * _per_channel(factor, x) + _per_channel(shift, x)
+
+
+def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, ...]:
+    """(y, mean, biased variance) of a batch of which each process has its rows; the latter (C,)."""
+    mean = parallel.mean(x.mean(_axes(x)))
+    variance = parallel.mean((x - _per_channel(mean, x)).square().mean(_axes(x)))
+    y = _affine(x, mean, gamma * inverse_std(variance, eps), beta)
+    return y, mean.detach(), variance.detach()
 
 
 class BatchNorm(nn.Module):
@@ -50,9 +60,13 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return _affine(x, self.mean, self.gamma * self.inv_std, self.beta)
-        y, mean, inv_std = torch.native_batch_norm(
-            x, self.gamma, self.beta, None, None, True, 0.0, self.EPS
-        )
+        if parallel.size() > 1:
+            y, mean, variance = _normalize(x, self.gamma, self.beta, self.EPS)
+            inv_std = inverse_std(variance, self.EPS)
+        else:
+            y, mean, inv_std = torch.native_batch_norm(
+                x, self.gamma, self.beta, None, None, True, 0.0, self.EPS
+            )
         self.mean.lerp_(mean.detach(), self.ALPHA)
         self.inv_std.lerp_(inv_std.detach(), self.ALPHA)
         return y
@@ -72,10 +86,18 @@ class OrdinaryBatchNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("variance", torch.ones(features))
 
+    EPS = 1e-5
+    MOMENTUM = 0.1
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(
-            x, self.mean, self.variance, self.gamma, self.beta, self.training, 0.1, 1e-5
-        )
+        if not self.training or parallel.size() == 1:
+            of = (x, self.mean, self.variance, self.gamma, self.beta, self.training)
+            return F.batch_norm(*of, self.MOMENTUM, self.EPS)
+        y, mean, variance = _normalize(x, self.gamma, self.beta, self.EPS)
+        count = parallel.size() * x[:, 0].numel()
+        self.mean.lerp_(mean, self.MOMENTUM)
+        self.variance.lerp_(variance * count / (count - 1), self.MOMENTUM)
+        return y
 
 
 class ShiftNormalize(torch.autograd.Function):
@@ -93,10 +115,10 @@ class ShiftNormalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, gamma: Tensor, beta: Tensor, eps: float):
-        mean = x.mean(_axes(x))
+        mean = parallel.mean(x.mean(_axes(x)))
         centred = x - _per_channel(mean, x)
         rounded = ap2(centred)
-        variance = (rounded * centred).mean(_axes(x))
+        variance = parallel.mean((rounded * centred).mean(_axes(x)))
         shift = ap2(inverse_std(variance, eps))
         factor = ap2(gamma) * shift  # a product of powers of two is exact, in any order
         ctx.save_for_backward(rounded, shift, factor)
@@ -108,10 +130,10 @@ class ShiftNormalize(torch.autograd.Function):
     def backward(ctx, grad: Tensor, *_):
         rounded, shift, factor = ctx.saved_tensors
         total, along = grad.sum(_axes(grad)), (grad * rounded).sum(_axes(grad))
-        count = grad.numel() // len(total)
-        grad_x = rounded * _per_channel(-factor * shift.square() * along / count, grad)
+        count, of_all = grad.numel() // len(total), parallel.mean  # sums are this process's
+        grad_x = rounded * _per_channel(-factor * shift.square() * of_all(along) / count, grad)
         grad_x.addcmul_(grad, _per_channel(factor, grad))
-        grad_x.sub_(_per_channel(factor * total / count, grad))
+        grad_x.sub_(_per_channel(factor * of_all(total) / count, grad))
         return grad_x, along * shift, total, None  # AP2(s C) = s AP2(C)
 
 

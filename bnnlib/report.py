@@ -218,11 +218,17 @@ def _origin(record: dict) -> dict:
         "commit": made["commit"][:7] + (" (dirty)" if made["dirty"] else ""),
         "sources": _sources(made["sources"]),
         "data": made["data_source"] + (" (stand-in)" if made["stand_in"] else ""),
-        "device": f"{made['device_name']}, {made['threads']} threads",
+        "device": _device(made),
         "versions": ", ".join(f"{name} {number}" for name, number in made["versions"].items()),
         "date": made["started"][:10],
         "minutes": made["seconds"] / 60,
     }
+
+
+def _device(made: dict) -> str:
+    """What made a run, from its provenance, which tells of several processes if it is not older."""
+    several = f", {made['processes']} processes" if made.get("processes", 1) > 1 else ""
+    return f"{made['device_name']}, {made['threads']} threads{several}"
 
 
 def _sources(made_by: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from bnnlib import ROOT, products
+from bnnlib import ROOT, parallel, products
 from bnnlib.files import whole
 from bnnlib.recipe import Recipe
 
@@ -46,6 +46,7 @@ DETERMINING = (
     "models",
     "normalization",
     "optim",
+    "parallel",
     "preprocessing",
     "products",
     "rounding",
@@ -225,6 +226,7 @@ def provenance(device: str) -> dict:
         "device": device,
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
+        "processes": parallel.size(),
         "arithmetic": products.arithmetic(device),
         "versions": {
             "python": platform.python_version(),

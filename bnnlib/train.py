@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bnnlib import checkpoints, data, estimate, fit, models, progress, recipes, runs
+from bnnlib import checkpoints, data, estimate, fit, models, parallel, progress, recipes, runs
 from bnnlib.inputs import TrainingData, training_data
 from bnnlib.recipe import Recipe
 
@@ -34,12 +34,15 @@ FAILURES = (ValueError, OSError, FloatingPointError, data.DataUnavailable)
 def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
     """One run's record: read from build/runs if the present sources and data made it, else made.
 
-    A run that was interrupted goes on from its last checkpoint.
+    A run that was interrupted goes on from its last checkpoint. Several processes make it together
+    in one folder; the first one writes. Raises ValueError where they do not find the same there.
     """
     training = training_data(recipe, profile, device)
     path = runs.fresh_path(recipe, device, seed)
-    if not is_finished(path, profile, training.sha256):
-        path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
+    path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
+    finished = is_finished(path, profile, training.sha256)
+    parallel.require_same({f"whether {path} is there": str(finished)})
+    if not finished:
         provenance = runs.provenance(device)
         with progress.shown():
             history, outcome, network = fit.fit(recipe, training, seed, device, _checkpoint(path))
@@ -54,10 +57,12 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
         }
         # A worker that was given up for lost may have ended the same run here meanwhile: the first
         # one stays, record and network, so that the two never come from different trainings.
-        if not is_finished(path, profile, training.sha256):
+        if parallel.rank() == 0 and not is_finished(path, profile, training.sha256):
             _keep_network(network, recipe, seed, path.with_suffix(".safetensors"))
             runs.write_record(path, record)
-    checkpoints.remove(_checkpoint(path))
+    if parallel.rank() == 0:
+        checkpoints.remove(_checkpoint(path))
+    parallel.wait_for_all()
     return runs.read_record(path)
 
 
@@ -202,6 +207,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 if all is trained, 1 if `--all` leaves something, 2 for an error."""
     options = _options(arguments)
     os.environ["BNN_COMMAND"] = " ".join(["python -m bnnlib.train", *(arguments or sys.argv[1:])])
+    with parallel.joined(default_device()):
+        return _execute(options)
+
+
+def _execute(options: argparse.Namespace) -> int:
     try:
         _require_sensible(options)
         if options.threads:
@@ -215,6 +225,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"left: {', '.join(left) or 'nothing'}")
             return 1 if left else 0
         recipe = recipes.at_profile(recipes.by_name(options.recipe), options.profile)
+        if parallel.size() > 1:
+            from bnnlib import agreement
+
+            agreement.require_same_processes(recipe, options.profile)
         require_data(recipe, options.profile)
         for seed in range(options.seeds):
             record = run(recipe, options.profile, seed, default_device())
@@ -260,6 +274,8 @@ def _require_sensible(options: argparse.Namespace) -> None:
         raise ValueError(f"--threads must be at least 1, got {options.threads}")
     if options.cluster and options.workers > 1:
         raise ValueError("--workers starts a cluster here, --cluster uses one that runs: give one")
+    if parallel.size() > 1 and (options.all or options.cluster or options.workers > 1):
+        raise ValueError("torchrun's processes make one run together: name one recipe, no cluster")
     if (options.cluster or options.workers > 1) and options.budget_min != math.inf:
         raise ValueError("--budget-min is for one machine: a cluster's time can't be estimated")
 

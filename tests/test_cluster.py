@@ -27,6 +27,14 @@ checkpoints.EVERY, checkpoints.SHARE = 0, 1e9
 checkpoints.real = getattr(checkpoints, "real", checkpoints.save)
 checkpoints.save = lambda *state: (checkpoints.real(*state), time.sleep(0.04))
 """  # LONG then takes some seconds
+HOLD_LONG = f"""{KEEP_EACH_STEP}
+from pathlib import Path
+def save_and_hold(state, path, binding):
+    checkpoints.real(state, path, binding)
+    while binding["recipe"]["epochs"] == {LONG.epochs} and not Path(until).exists():
+        time.sleep(0.02)
+checkpoints.save = save_and_hold
+"""  # LONG then goes on when a file is there
 
 
 @pytest.fixture(scope="module")
@@ -306,11 +314,19 @@ def test_a_killed_worker_without_a_shared_folder_has_its_run_done_from_the_start
     assert not any("goes on in epoch" in line for line in said(apart))
 
 
-def test_a_scheduler_that_goes_away_is_said_and_what_came_back_is_kept(apart, alone):
-    def kill_the_scheduler():
-        wait_for(lambda: runs.fresh_path(TINY, "cpu", 0).exists())
-        os.kill(apart.run_on_scheduler(os.getpid), signal.SIGKILL)
+def test_a_scheduler_that_goes_away_is_said_and_what_came_back_is_kept(apart, alone, tmp_path):
+    """In the middle of a run that no worker has made for an earlier test."""
+    tried, folder = tmp_path / "tried", Path(apart.run(os.getcwd).popitem()[1]).parent
 
+    def kill_the_scheduler():
+        try:
+            wait_for(lambda: runs.fresh_path(TINY, "cpu", 0).exists())
+            wait_for(lambda: list(folder.rglob("cpu-seed2.checkpoint")))
+            os.kill(apart.run_on_scheduler(os.getpid), signal.SIGKILL)
+        finally:
+            tried.touch()  # so that nothing waits for ever for a scheduler that was not killed
+
+    apart.run(exec, HOLD_LONG, {"until": str(tried)})
     with Meanwhile(kill_the_scheduler), pytest.raises(ConnectionError, match="scheduler is gone"):
-        cluster.work_through(apart, [(TINY, 0), (LONG, 0)], "smoke")
+        cluster.work_through(apart, [(TINY, 0), (LONG, 2)], "smoke")
     assert_as_alone(alone, [(TINY, 0)])

@@ -201,6 +201,15 @@ def test_a_damaged_network_file_is_refused_in_one_sentence(damage, tmp_path):
         load_network(path)
 
 
+def test_a_file_that_names_a_network_larger_than_its_tensors_takes_no_memory(tmp_path):
+    # 4 TB of weights: they could not be had
+    shape = {"network": "mlp", "hidden": [10**6] * 2, "dense": 0, "activations": "deterministic"}
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(save_network(mlp(parts(), (8, 8)), shape))
+    with pytest.raises(ValueError, match=r"the shape of 11\.weight is \[10, 1\], its network's"):
+        load_network(path)
+
+
 KINDS = {
     Normalization.EXACT: (BatchNorm, BatchNorm, BatchNorm),
     Normalization.SHIFT_PRINTED: (PrintedShiftBatchNorm,) * 3,

@@ -179,12 +179,6 @@ def test_the_gradient_s_memory_is_taken_again_only_when_the_optimizer_lets_go():
     assert weight.grad.data_ptr() == place and torch.equal(weight.grad, first)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="reads before its planes if an odd number of vectors holds the batch, which the study's "
-    "even sides never make; to be mended when a change outdates all records anyway",
-)
 def test_idle_vectors_read_inside_the_planes():
     from bnnlib.kernels import sign_product
 

@@ -150,12 +150,13 @@ def test_provenance_merges_seeds_and_marks_what_differs():
     records = seeds(MNIST, "paper", 0.9, 1.0, 1.1)
     for run in records:
         run["provenance"]["started"] = "2026-11-10T00:00:00+00:00"
-    records[2]["provenance"] |= {"sources": "f" * 64, "dirty": True}
+    records[2]["provenance"] |= {"sources": "f" * 64, "dirty": True, "processes": 4}
     table = report.provenance(records)
     assert list(table["seeds"]) == ["0, 1", "2"]
     assert table["sources"][0] == runs.source_hash()[:8]
     assert table["sources"][1] == f"ffffffff (now {runs.source_hash()[:8]})"
     assert table["commit"][1] == "0123456 (dirty)"
+    assert table["device"][1] == f"{table['device'][0]}, 4 processes"
     assert list(table["minutes"]) == ["3.0", "3.0"]
 
 

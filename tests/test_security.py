@@ -131,13 +131,15 @@ def code() -> dict[str, ast.Module]:
 CODE = code()
 UNPICKLES = {"pickle", "cPickle", "_pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
 LISTENS = {"socket", "socketserver", "http.server", "asyncio", "xmlrpc.server", "flask", "aiohttp"}
+LISTENS |= {"distributed", "torch.distributed"}
 RUNS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pty.spawn"}
 RUNS |= {"subprocess.getoutput", "subprocess.getstatusoutput", "runpy.run_path"}
 UNPACKS = {"extractall", "unpack_archive"}
 SAFE = {"torch.load": ("weights_only", True)}  # a call -> what it must say
 STARTS = {"subprocess." + name for name in ("run", "Popen", "call", "check_call", "check_output")}
-# The extra for several machines, which nothing else imports; of asyncio the latter uses threads.
-EXCEPTIONS = {"bnnlib/cluster.py", "bnnlib/agreement.py"}
+# What is for several processes or machines; `agreement` uses threads of asyncio alone.
+EXCEPTIONS = {"bnnlib/cluster.py", "bnnlib/agreement.py", "bnnlib/parallel.py"}
+EXCEPTIONS |= {"benchmarks/bench_cluster.py"}
 
 
 def problems(tree: ast.Module) -> list[str]:

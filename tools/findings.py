@@ -160,7 +160,8 @@ def changed(here: Runs, there: Runs) -> dict[str, tuple[str, str]]:
 def _conditions(run: dict) -> dict[str, str]:
     made = run["provenance"]
     known = {key: str(made.get(key, "unknown")) for key in CONDITIONS}
-    return known | {"torch": made["versions"]["torch"]}
+    several = str(made.get("processes", 1))  # older records have no such word
+    return known | {"processes": several, "torch": made["versions"]["torch"]}
 
 
 def similar(group: Runs, sides: Pair) -> Spread | None:

@@ -1,0 +1,145 @@
+"""One run on several processes: each takes its rows of every batch, and sums go over all of them.
+
+`torchrun` starts the processes. All hold the same network, optimizer and generators and take the
+same steps; what they share is sums: of the loss, the gradients and batch norm's statistics. With
+one process nothing is shared, and every function here gives back what it was given.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor
+
+
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """A context in which this process is one of those that `torchrun` started; else no effect.
+
+    They talk by NCCL on CUDA, else by gloo. Process 0 alone is heard on standard output and error.
+    """
+    if not dist.is_torchelastic_launched():
+        yield
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        with ExitStack() as stack:
+            if rank() > 0:
+                nowhere = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(redirect_stdout(nowhere))
+                stack.enter_context(redirect_stderr(nowhere))
+            yield
+    finally:
+        dist.destroy_process_group()
+
+
+def size() -> int:
+    """How many processes make this run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is, from 0; process 0 alone writes files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def rows(batch: Tensor) -> Tensor:
+    """This process's share of a batch (B, ...): (B / size, ...). B must be a multiple of size."""
+    return batch if size() == 1 else batch.chunk(size())[rank()]
+
+
+def uniform(x: Tensor, noise: Generator) -> Tensor:
+    """Uniform numbers in [0, 1) for x (B / size, ...), as large and of its type, on its device.
+
+    They are this process's rows of what is drawn for the whole batch, so that all generators stay
+    in step, and a number belongs to an image however many processes there are.
+    """
+    shape = (len(x) * size(), *x.shape[1:])
+    return rows(torch.rand(shape, generator=noise, device=x.device, dtype=x.dtype))
+
+
+def average_(tensors: Iterable[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes, in place."""
+    if size() == 1:
+        return
+    tensors = list(tensors)
+    for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+        work.wait()
+    for tensor in tensors:
+        tensor.div_(size())
+
+
+class Mean(torch.autograd.Function):
+    """The rule behind `mean`."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        out = x.clone()
+        average_([out])
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return Mean.forward(ctx, grad)
+
+
+def mean(x: Tensor) -> Tensor:
+    r"""The mean of x over the processes, any shape; the gradient, too, is a mean.
+
+    Process $r$ goes backward from its own loss $L_r$, and the gradients of all are averaged in the
+    end. With $m = \frac{1}{n} \sum x_r$ and $L = \frac{1}{n} \sum L_r$, what it must hand on is
+    $n\, \partial L / \partial x_r = \partial L / \partial m = \frac{1}{n} \sum \partial L_r /
+    \partial m$.
+    """
+    return x if size() == 1 else Mean.apply(x)
+
+
+def total(*numbers: float) -> list[float]:
+    """Each number's sum over the processes, in float64."""
+    if size() == 1:
+        return list(numbers)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    sums = torch.tensor(numbers, dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return sums.tolist()
+
+
+def require_same(facts: dict[str, str]) -> None:
+    """Raise ValueError, naming a process and a fact, unless all hold the same value of each fact.
+
+    Every process raises it, so that none waits for another. facts: name -> value, of the same names
+    everywhere.
+    """
+    if size() == 1:
+        return
+    digests = [list(hashlib.sha256(value.encode()).digest()) for value in facts.values()]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    own = torch.tensor(digests, dtype=torch.uint8, device=device)
+    found = [torch.empty_like(own) for _ in range(size())]
+    dist.all_gather(found, own)
+    for other, theirs in enumerate(found):
+        for place, name in enumerate(facts):
+            if not torch.equal(theirs[place], found[0][place]):
+                raise ValueError(f"process {other} differs from process 0 in {name}")
+
+
+def wait_for_all() -> None:
+    """Come to the same place as all others."""
+    if size() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def first_of_each_host_first() -> Iterator[None]:
+    """A context that a host's first process leaves before its others enter it."""
+    waits = int(os.environ.get("LOCAL_RANK", "0")) > 0
+    if waits:
+        wait_for_all()
+    yield
+    if not waits:
+        wait_for_all()
