@@ -64,14 +64,18 @@ def uniform(x: Tensor, noise: Generator) -> Tensor:
 
 
 def average_(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its mean over the processes, in place."""
+    """Replace each tensor by its mean over the processes, in place.
+
+    They fill stretches of memory, in any order of axes that is the same everywhere: each travels as
+    a line, because NCCL refuses the order of latent weights.
+    """
     if size() == 1:
         return
-    tensors = list(tensors)
-    for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+    lines = [tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors]
+    for work in [dist.all_reduce(line, async_op=True) for line in lines]:
         work.wait()
-    for tensor in tensors:
-        tensor.div_(size())
+    for line in lines:
+        line.div_(size())
 
 
 class Mean(torch.autograd.Function):
