@@ -232,9 +232,15 @@ def _device(made: dict) -> str:
 
 
 def _sources(made_by: str) -> str:
-    """The hash of the sources that made a run, with today's beside it where that differs."""
+    """The hash of the sources that made a run, with today's beside it where that differs.
+
+    It says so if today's were seen to make the same numbers.
+    """
     current = runs.source_hash()
-    return made_by[:8] + ("" if made_by == current else f" (now {current[:8]})")
+    if made_by == current:
+        return made_by[:8]
+    same = any((p["before"], p["now"]) == (made_by, current) for p in runs.same_numbers())
+    return f"{made_by[:8]} ({'same numbers as' if same else 'now'} {current[:8]})"
 
 
 def cost(records: Sequence[dict]) -> pd.DataFrame:

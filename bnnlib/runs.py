@@ -27,6 +27,7 @@ from bnnlib.recipe import Recipe
 SCHEMA = 1
 COMMITTED = ROOT / "results" / "runs"
 NETWORKS = ROOT / "results" / "models"
+SAME = ROOT / "results" / "same_numbers.json"  # made by tools.same_numbers
 FRESH = ROOT / os.environ.get("BNN_RUNS", "build/runs")
 # The modules that determine a run's numbers. The data are bound by their own hash; the packed
 # kernels are not here, because their sums are integers, the same ones however they are counted.
@@ -89,6 +90,11 @@ def source_hash() -> str:
         module = path.relative_to(ROOT / "bnnlib").with_suffix("").as_posix()
         digest.update(f"{module}\0{_significant_source(path.read_text())}\0".encode())
     return digest.hexdigest()
+
+
+def same_numbers() -> list[dict]:
+    """Pairs of sources that were seen to make the same numbers: their hashes `before` and `now`."""
+    return read_record(SAME)["pairs"] if SAME.exists() else []
 
 
 def determining_sources() -> list[Path]:

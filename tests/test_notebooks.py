@@ -125,27 +125,28 @@ def test_the_parameter_file_of_a_profile_fits_the_notebooks(profile):
         assert run_notebooks.parameters(path, profile, False)["profile"] == profile
 
 
-@pytest.fixture
-def fresh(tmp_path, monkeypatch) -> Path:
-    """A folder of the test's own for run records, empty: the kernel inherits its name."""
-    monkeypatch.setenv("BNN_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """One folder for the run records of all smoke runs: what one has trained, the next finds."""
+    return tmp_path_factory.mktemp("trained")
 
 
 @every_notebook
-def test_smoke_run(path, tmp_path, fresh):
+def test_smoke_run(path, tmp_path, trained, monkeypatch):
     """Through the path that make uses: it trains, executes, publishes, and earns no verdict."""
+    monkeypatch.setenv("BNN_RUNS", str(trained))  # the kernel inherits it
     metrics = execute(path, "smoke", True, tmp_path)
-    trained = {runs.read_record(record)["digest"] for record in fresh.rglob("*-seed*.json")}
+    digests = {runs.read_record(record)["digest"] for record in trained.rglob("*-seed*.json")}
     shown = {run["digest"] for run in metrics["records"] if run["profile"] == "smoke"}
-    assert shown <= trained
+    assert shown <= digests
     earned = {claim["verdict"] for claim in metrics["claims"]}
     assert earned <= {claims.STAND_IN, claims.NOT_RUN, claims.OTHER_SETTINGS}
 
 
 @every_notebook
-def test_a_profile_with_few_runs_or_none_says_so_and_does_not_fail(path, tmp_path, fresh):
+def test_a_profile_with_few_runs_or_none_says_so_and_does_not_fail(path, tmp_path, monkeypatch):
     """`evening` has hardly a committed run: what takes training and has none reads "not run"."""
+    monkeypatch.setenv("BNN_RUNS", str(tmp_path / "runs"))  # empty
     metrics = execute(path, "evening", False, tmp_path)
     known, folder = claims.claims(), ROOT / "results" / "runs"
     run = {name.parent.name for name in [*folder.glob("*/evening"), *folder.glob("*/paper")]}

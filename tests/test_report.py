@@ -146,10 +146,11 @@ def test_history_is_long():
     assert list(table.columns[:4]) == ["recipe", "profile", "seed", "epoch"]
 
 
-def test_provenance_merges_seeds_and_marks_what_differs():
+def test_provenance_merges_seeds_and_marks_what_differs(monkeypatch):
     records = seeds(MNIST, "paper", 0.9, 1.0, 1.1)
     for run in records:
         run["provenance"]["started"] = "2026-11-10T00:00:00+00:00"
+    monkeypatch.setattr(runs, "same_numbers", lambda: [])
     records[2]["provenance"] |= {"sources": "f" * 64, "dirty": True, "processes": 4}
     table = report.provenance(records)
     assert list(table["seeds"]) == ["0, 1", "2"]
@@ -158,6 +159,10 @@ def test_provenance_merges_seeds_and_marks_what_differs():
     assert table["commit"][1] == "0123456 (dirty)"
     assert table["device"][1] == f"{table['device'][0]}, 4 processes"
     assert list(table["minutes"]) == ["3.0", "3.0"]
+    pairs = [{"before": "f" * 64, "now": runs.source_hash()}]
+    monkeypatch.setattr(runs, "same_numbers", lambda: pairs)
+    same = f"ffffffff (same numbers as {runs.source_hash()[:8]})"
+    assert report.provenance(records)["sources"][1] == same
 
 
 def test_cost_is_medians():

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import sys
 import threading
 import time
@@ -17,7 +16,8 @@ import nbformat
 import papermill
 import psutil
 import yaml
-from ipykernel.kernelspec import write_kernel_spec
+from ipykernel.kernelspec import get_kernel_dict
+from IPython.core.profiledir import ProfileDir
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from bnnlib import ROOT
@@ -199,16 +199,18 @@ def _run(notebook: Path, values: dict, output: Path, status: Status) -> str:
 @contextmanager
 def _environment(command: str, results: str):
     """What the kernel inherits: this bnnlib, this Python, none of the user's start-up files."""
-    jupyter = BUILD / "kernel" / "share" / "jupyter"
-    kernel = jupyter / "kernels" / "python3"
-    shutil.rmtree(kernel, ignore_errors=True)
+    jupyter, ipython = BUILD / "kernel" / "share" / "jupyter", BUILD / "ipython"
     # It names sys.executable. ipykernel's own `install` leaves a folder in /tmp each time.
-    write_kernel_spec(kernel)
+    kernel = json.dumps(get_kernel_dict()).encode()
+    replace_all({jupyter / "kernels" / "python3" / "kernel.json": kernel})
+    # A kernel would do this, too, but on a full disk ends with a traceback.
+    ipython.mkdir(exist_ok=True)
+    ProfileDir.create_profile_dir_by_name(str(ipython), "default")
     before = dict(os.environ)
     os.environ |= {
         "BNN_COMMAND": command,
         "BNN_RESULTS": results,
-        "IPYTHONDIR": str(BUILD / "ipython"),
+        "IPYTHONDIR": str(ipython),
         "JUPYTER_PATH": str(jupyter),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "MPLCONFIGDIR": str(BUILD / "matplotlib"),

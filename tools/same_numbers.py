@@ -1,0 +1,118 @@
+"""Whether the present sources make the numbers that those of an older commit made, bit for bit.
+
+    python -m tools.same_numbers COMMIT
+
+trains every recipe with both: whole at smoke, and some steps at the sizes of evening, on stand-in
+data. If everything is equal, results/same_numbers.json says so of both sources' hashes, and pages
+say it of the records of the older ones. A faster way to the same numbers then outdates no record.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bnnlib import ROOT, recipes, runs
+
+# Run by both sources' own bnnlib, so it uses only what both have. A line a recipe: its name, and a
+# hash of its history and network at smoke and of its network after the steps at evening.
+SCRIPT = """
+import hashlib, json, sys
+from dataclasses import replace
+import torch
+from bnnlib import fit, recipes, runs
+from bnnlib.inputs import training_data
+
+STEPS = 3
+torch.set_num_threads(1)
+
+def entered(digest, network):
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+
+def of(name):
+    digest = hashlib.sha256()
+    recipe = recipes.at_profile(recipes.by_name(name), "smoke")
+    history, outcome, network = fit.fit(recipe, training_data(recipe, "smoke"), 0)
+    for epoch in history:
+        del epoch["seconds"]
+    digest.update(runs.canonical([history, outcome]))
+    entered(digest, network)
+    large = replace(recipes.at_profile(recipes.by_name(name), "evening"), train_images=0)
+    training = training_data(large, "smoke")
+    state = fit.begin(large, training, 0)
+    state.network.train()
+    for batch in torch.arange(STEPS * large.batch_size).split(large.batch_size):
+        batch %= len(training.train.images)
+        split = training.train.images[batch], training.train.labels[batch]
+        fit.step(state.network, state.optimizer, *split)
+    entered(digest, state.network)
+    return digest.hexdigest()
+
+print("sources", runs.source_hash())
+for name in sys.argv[1:]:
+    print(name, of(name), flush=True)
+"""
+
+
+def fingerprints(checkout: Path, names: list[str]) -> dict[str, str]:
+    """ "sources" -> their hash, and recipe -> the hash of what it makes, by a checkout's bnnlib.
+
+    Raises subprocess.CalledProcessError if the checkout can't train one.
+    """
+    with tempfile.TemporaryDirectory() as empty:
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, *names],
+            cwd=checkout,
+            env=os.environ | {"PYTHONPATH": str(checkout), "BNN_RUNS": empty},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    lines = (line.split() for line in done.stdout.splitlines())
+    return {line[0]: line[1] for line in lines if line[0] in ("sources", *names)}
+
+
+def different(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """The recipes that do not make the same numbers, or that one side lacks."""
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def check_out(commit: str, folder: Path) -> None:
+    """A clone at an older commit. Raises subprocess.CalledProcessError for an unknown one."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    subprocess.run(["git", "-C", str(folder), "checkout", "--quiet", commit], check=True)
+
+
+def enter(before: str, now: str, commit: str, count: int) -> None:
+    """Add a pair to the file; what was shown of sources that are no longer today's, goes."""
+    kept = [pair for pair in runs.same_numbers() if pair["now"] == now and pair["before"] != before]
+    date = datetime.now(UTC).date().isoformat()
+    pair = {"before": before, "now": now, "commit": commit, "recipes": count, "date": date}
+    runs.write_record(runs.SAME, {"schema": runs.SCHEMA, "pairs": [*kept, pair]})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 if all numbers are the same, 1 if some are not."""
+    parser = argparse.ArgumentParser(prog="python -m tools.same_numbers", description=__doc__)
+    parser.add_argument("commit", help="the older one")
+    commit = parser.parse_args(arguments).commit
+    names = [recipe.name for recipe in recipes.RECIPES]
+    with tempfile.TemporaryDirectory() as folder:
+        older = Path(folder) / "older"
+        check_out(commit, older)
+        before, now = fingerprints(older, names), fingerprints(ROOT, names)
+    hashes = before.pop("sources"), now.pop("sources")
+    if found := different(before, now):
+        print(f"other numbers: {', '.join(found)}", file=sys.stderr)
+        return 1
+    enter(*hashes, commit, len(names))
+    print(f"{len(names)} recipes make the same numbers: {runs.SAME.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
