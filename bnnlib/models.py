@@ -256,7 +256,8 @@ def load_network(path: Path) -> nn.Sequential:
             tensors[f"{name}.weight"] = torch.where(bits, 1.0, -1.0).view_as(layer.weight)
         network.load_state_dict(tensors)
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path.name} is no intact network file: {error}") from error
+        reason = str(error).partition("\n")[0]  # torch has more lines, of its own
+        raise ValueError(f"{path.name} is no intact network file: {reason}") from error
     return network.eval()
 
 

@@ -79,7 +79,7 @@ def _spoil_tensors(chance: Random, content: bytes, other: bytes) -> bytes:
         return spoil(chance, content, other)
     (length,) = struct.unpack_from("<Q", content)
     head = spoil_tree(chance, json.loads(content[8 : 8 + length]))
-    for entry in head.values():
+    for entry in head.values() if isinstance(head, dict) else ():
         if isinstance(entry, dict) and chance.random() < 0.1:
             entry["dtype"] = chance.choice(("F16", "BF16", "F8_E4M3", "F4", "I64", "BOOL", "C64"))
         if isinstance(entry, dict) and chance.random() < 0.1:
