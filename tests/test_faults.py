@@ -209,6 +209,17 @@ def age(path: Path) -> None:
     os.utime(path, (time.time() - 90_000,) * 2)
 
 
+def test_a_notebook_on_a_full_disk_ends_in_one_sentence(tmp_path):
+    folder = small_copy(tmp_path / "copy")
+    build = folder / "build"
+    build.mkdir()
+    with small_disk(build, 8 * DISK), little_room(build, 2**12):
+        status, stdout, stderr = reproduce(folder)
+    assert (status, stderr.count("\n")) == (1, 1), stdout + stderr
+    assert "No space left on device. See to that, then repeat" in stderr
+
+
+
 def test_what_a_killed_make_left_among_results_goes_after_a_day(tmp_path):
     for name in (".new-old", ".new-young"):
         (tmp_path / name).touch()
