@@ -219,7 +219,6 @@ def test_a_notebook_on_a_full_disk_ends_in_one_sentence(tmp_path):
     assert "No space left on device. See to that, then repeat" in stderr
 
 
-
 def test_what_a_killed_make_left_among_results_goes_after_a_day(tmp_path):
     for name in (".new-old", ".new-young"):
         (tmp_path / name).touch()
