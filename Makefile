@@ -57,7 +57,7 @@ compare: env ## show results/local beside the committed results: what is noise a
 	@"$(PY)" -m tools.compare --profile "$(PROFILE)"
 
 test: lint ## check the code's style, then run the tests
-	@"$(PY)" -m pytest
+	@"$(PY)" -m pytest --numprocesses 2 --no-loadscope-reorder
 
 test-long: env ## try every fault and hostile input at length, for hours; writes docs/reliability.md
 	@"$(PY)" -m tools.reliability

@@ -230,7 +230,8 @@ def filled(folders, fill, here=(2.02, 2.31)):
     fill(folders[0], records("mnist-theano", here, threads=1), ["mnist_theano"])
 
 
-def test_tables_conditions_and_one_sentence_at_the_end(folders, fill, capsys):
+def test_tables_conditions_and_one_sentence_at_the_end(folders, fill, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
     filled(folders, fill)
     assert compare.main(["--profile", "quick"]) == 0
     out = capsys.readouterr().out
