@@ -74,7 +74,11 @@ class Keeper:
         save(state, self.path, self.binding)
         ended = time.perf_counter()
         self.next = ended + max(EVERY, (ended - began) / SHARE)
-        if not self.told:
+        if self.told:
+            return
+        # A worker that was given up for lost, and makes the same run, may be replacing it just now:
+        # then it has no name for a moment, and is told of next time.
+        with suppress(FileNotFoundError):
             size = self.path.stat().st_size / 1e6
             tqdm.write(f"{self.name} can be interrupted now; this takes 2 x {size:.0f} MB of disk")
             self.told = True

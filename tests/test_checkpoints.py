@@ -293,3 +293,15 @@ def test_a_full_disk_leaves_the_checkpoints_that_are_there(path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         checkpoints.save(state, path, {})
     assert len(resume(path).losses) == 6
+
+
+def test_a_checkpoint_that_another_worker_is_replacing_is_no_failure(tmp_path, monkeypatch):
+    """While one is written, for a moment only the previous one has its name."""
+    path = tmp_path / "checkpoint"
+    keeper = checkpoints.Keeper(path, {"recipe": {"name": "twice"}, "seed": 0})
+    monkeypatch.setattr(checkpoints, "save", lambda *_: None)
+    keeper.keep(None)
+    assert not keeper.told
+    path.write_bytes(b"back")
+    keeper.keep(None)
+    assert keeper.told
