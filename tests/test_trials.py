@@ -100,3 +100,9 @@ def test_a_byte_beyond_guarded_memory_ends_the_process(trial, tmp_path, capfd):
 def test_what_goes_well_is_counted(tmp_path):
     found = trials.run([Trials("fine", computes_for_ever, 1)], tmp_path)
     assert trials.told(found["fine"]) == "1 done"
+
+
+def test_parts_are_the_whole():
+    parts = Trials("all", computes_for_ever, 25, first=3).parts(10)
+    numbers = [number for part in parts for number in range(part.first, part.first + part.count)]
+    assert numbers == list(range(3, 28)) and max(part.count for part in parts) == 10

@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -33,12 +33,21 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 @dataclass(frozen=True)
 class Trials:
-    """What is tried, how, and how often: numbers 1 to `count`. told: what a number stands for."""
+    """What is tried, how, and how often: `count` numbers from `first` on, of which a failed one is
+    `told`."""
 
     name: str
     trial: Callable[[int, Path], str]
     count: int
     told: Callable[[int], object] = int
+    first: int = 1
+
+    def parts(self, most: int) -> list["Trials"]:
+        """The same, cut into parts of at most so many."""
+        starts = range(0, self.count, most)
+        counts = [min(most, self.count - start) for start in starts]
+        pairs = zip(starts, counts, strict=True)
+        return [replace(self, first=self.first + start, count=count) for start, count in pairs]
 
 
 def run(
@@ -83,7 +92,7 @@ def _child(several: list[Trials], folder: Path, busy: float, confined: bool) -> 
     crossed = _confine(folder) if confined else []
     outcomes, failures = {each.name: Counter() for each in several}, []
     for place, (each, own) in enumerate(zip(several, folders, strict=True)):
-        for number in range(1, each.count + 1):
+        for number in range(each.first, each.first + each.count):
             os.pwrite(now, f"[{place}, {number}]".ljust(30).encode(), 0)
             signal.setitimer(signal.ITIMER_PROF, busy)
             signal.alarm(WAITING)
