@@ -9,8 +9,8 @@ import trials
 from fuzzing import trials_of
 
 CASES = 100_000  # of each, behind the known traps
-# In one process: safetensors 0.8 keeps 64 bytes for each tensor that it ever read from a file, and a
-# process of trials may take little memory.
+# In one process: safetensors 0.8 keeps 64 bytes for each tensor that it ever read from a file, and
+# a process of trials may take little memory.
 AT_ONCE = 10_000
 EACH = trials_of("fuzzed_data", fuzzed_data.READERS, CASES)
 EACH += trials_of("fuzzed_files", fuzzed_files.READERS, CASES)
