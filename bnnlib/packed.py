@@ -6,6 +6,7 @@ N). On the command line: python -m bnnlib.packed MODEL IMAGE...
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
@@ -35,6 +36,8 @@ CHUNK = 2**24  # bytes that first layers read or write at once: small beside a m
 # yet 20,000 MNIST or 256 CIFAR-10 images, as many as keep all processors busy
 DIGITS, PICTURES = (28, 28), (CONVNET_CHANNELS, CONVNET_SIDE, CONVNET_SIDE)
 LARGEST = 2**26  # pixels of a picture file: a few bytes may claim billions
+# What Pillow's decoders raise on damaged files, beside OSError and ValueError
+DECODING = (SyntaxError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,15 +251,17 @@ def read_image(path: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, str]:
     from PIL import Image, ImageOps
 
     path, size = _file(path), (shape[-1], shape[-2])
+    content = io.BytesIO(path.read_bytes())  # of a file, a read of what it claims takes that memory
     try:
-        with Image.open(path) as file:
+        with Image.open(content) as file:
             if file.mode.startswith(("I", "F")):
                 raise ValueError("it has more than 8 bits a channel")
             if file.width * file.height > LARGEST:
                 raise ValueError(f"it has {file.width} x {file.height} pixels, at most {LARGEST}")
             picture = ImageOps.exif_transpose(file).convert("RGBA")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+    except (OSError, ValueError, *DECODING, Image.DecompressionBombError) as error:
+        reason = str(error).replace(repr(content), path.name)
+        raise ValueError(f"{path} cannot be read as a picture: {reason}") from error
     note = "" if picture.size == size else f" (resized from {picture.width}x{picture.height})"
     picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
     picture = picture.convert("L" if len(shape) == 2 else "RGB").resize(size)
