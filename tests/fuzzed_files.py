@@ -5,6 +5,7 @@ import io
 import json
 import re
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 from random import Random
@@ -20,7 +21,7 @@ from mutations import DEEP, EXTREMES, VALUES, as_json, spoil, spoil_text, spoil_
 from PIL import Image
 from random_networks import random_network
 
-from bnnlib import ROOT, bench, checkpoints, claims, fit, models, packed, recipes, runs
+from bnnlib import bench, checkpoints, claims, fit, models, packed, recipes, runs
 from bnnlib.layers import Normalization
 from tools import run_notebooks
 
@@ -170,10 +171,10 @@ def _state() -> checkpoints.State:
 @functools.cache
 def _checkpoint() -> tuple[bytes, dict, dict]:
     """The file, and what is in it."""
-    state, path = _state(), ROOT / "build" / "fuzzing.checkpoint"
-    checkpoints.save(state, path, BINDING)
-    facts, tensors = checkpoints.read(path)
-    checkpoints.remove(path)
+    with tempfile.TemporaryDirectory() as folder:  # a process's own: tests run side by side
+        path = Path(folder) / "fuzzing.checkpoint"
+        checkpoints.save(_state(), path, BINDING)
+        facts, tensors = checkpoints.read(path)
     facts["seconds"] = 1.5
     return _sealed(json.dumps(facts), tensors), facts, tensors
 
