@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bnnlib.cached import DECODING
 from bnnlib.folding import Block, blocks, fold, reads_pixels
 from bnnlib.kernels.reference import WORD
 from bnnlib.layers import ScaleInput
@@ -36,8 +37,6 @@ CHUNK = 2**24  # bytes that first layers read or write at once: small beside a m
 # yet 20,000 MNIST or 256 CIFAR-10 images, as many as keep all processors busy
 DIGITS, PICTURES = (28, 28), (CONVNET_CHANNELS, CONVNET_SIDE, CONVNET_SIDE)
 LARGEST = 2**26  # pixels of a picture file: a few bytes may claim billions
-# What Pillow's decoders raise on damaged files, beside OSError and ValueError
-DECODING = (SyntaxError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError)
 
 
 @dataclass(frozen=True, eq=False)
