@@ -1,8 +1,8 @@
 """How tests run here: the same examples each time, as long as a shared machine needs, side by side.
 
 OpenMP's threads sleep while they wait for each other; by default they spin, and where other work
-has a core the small networks of tests then train more than ten times slower. It is set before torch
-is imported, and for the processes that tests start.
+has a core the small networks of tests then train many times slower. It is set before torch is
+imported, and for the processes that tests start.
 """
 
 import os

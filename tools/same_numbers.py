@@ -20,7 +20,7 @@ from bnnlib import ROOT, recipes, runs
 # Run by both sources' own bnnlib, so it uses only what both have. A line a recipe: its name, and a
 # hash of its history and network at smoke and of its network after the steps at evening.
 SCRIPT = """
-import hashlib, json, sys
+import hashlib, sys
 from dataclasses import replace
 import torch
 from bnnlib import fit, recipes, runs
@@ -59,7 +59,7 @@ for name in sys.argv[1:]:
 
 
 def fingerprints(checkout: Path, names: list[str]) -> dict[str, str]:
-    """ "sources" -> their hash, and recipe -> the hash of what it makes, by a checkout's bnnlib.
+    """Recipe -> the hash of what a checkout's bnnlib makes of it; "sources" -> its sources' hash.
 
     Raises subprocess.CalledProcessError if the checkout can't train one.
     """
