@@ -13,6 +13,7 @@ from llvmlite import binding
 from torch import Tensor
 
 from bnnlib.kernels import sign_bits, xnor_convolution, xnor_product
+from bnnlib.kernels.pieces import share
 from bnnlib.kernels.reference import PLANES, output_sides, words_for
 from bnnlib.kernels.threads import in_parts
 from bnnlib.kernels.xnor_product import DIFFERENCES
@@ -20,6 +21,7 @@ from bnnlib.kernels.xnor_tiles import COLUMNS, STEPS, WORDS_ACROSS
 
 LARGEST_BITS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # an infinity's: above is a NaN
 ALONE = 2**26  # signs multiplied in the time that other threads take to begin
+SHARED = 2**23  # signs multiplied in the time that threads which are awake take to begin
 BYTE = 16  # signs multiplied in the time that a byte is packed
 NO_BOUNDS, NO_WORDS = np.empty(0, np.int32), torch.empty((1, 0), dtype=torch.int64)
 PIECES = 2  # for each thread, at least, where there are rows and columns enough
@@ -111,6 +113,11 @@ def _in_parts(kernel, count: int, work: int) -> None:
         in_parts(kernel, count)
 
 
+def _threads(work: int) -> int:
+    """How many threads a product of so many signs is worth."""
+    return 1 if work < SHARED else torch.get_num_threads()
+
+
 def pack_signs(x: Tensor) -> Tensor:
     """(..., K) real -> words (..., ceil(K / 64)). Raises ValueError for a NaN."""
     rows = x.detach().reshape(x.shape[:-1].numel(), x.shape[-1]).contiguous()
@@ -180,7 +187,7 @@ def xnor_matmul(
     pieces, across = _parts(len(rows), tiles, planes)
     arrays = rows, tiles, k, DIFFERENCES, bounds, sums.numpy(), bits.numpy(), across
     work = len(rows) * planes * n * k
-    _in_parts(lambda first, last: xnor_product.matmul(*arrays, first, last), pieces, work)
+    share(xnor_product.matmul, arrays, pieces, _threads(work))
     return sums if thresholds is None else bits
 
 
@@ -207,7 +214,7 @@ def xnor_conv2d(
     arrays = _lines(images, channels, padding), tiles, tap_sums, geometry, DIFFERENCES, bounds
     arrays = *arrays, sums.numpy(), bits.numpy(), across
     work = pixels * planes * n * _inputs(shape)
-    _in_parts(lambda first, last: xnor_convolution.conv2d(*arrays, first, last), pieces, work)
+    share(xnor_convolution.conv2d, arrays, pieces, _threads(work))
     result = sums if thresholds is None else bits
     return result.view(len(images), *sides, result.shape[-1])
 

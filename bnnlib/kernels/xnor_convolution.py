@@ -7,6 +7,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bnnlib.kernels.llvm import splat
+from bnnlib.kernels.pieces import begin, draw, finish
 from bnnlib.kernels.reference import PLANES
 from bnnlib.kernels.xnor_product import (
     inner,
@@ -142,12 +143,13 @@ def gather(x, geometry, pixel, words, to, outside):
 
 
 @njit(nogil=True, cache=True)
-def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, across, first, last):
+def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, across, pieces):
     """As `matmul`, for the output pixels of images x, as `lines`, for rows.
 
     tap_sums (taps, N in whole tiles) int32: a tap off the image was counted as if -1 (or, of
     planes, -255) stood there, so its sum is added back.
     """
+    begin(pieces)
     planes, tiles, taps = x.shape[3], weights.shape[0], tap_sums.shape[0]
     k, together = taps * geometry[0], rows_at_a_time(weights, planes)
     pixels = x.shape[0] * geometry[7] * geometry[8]
@@ -157,7 +159,8 @@ def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, across
     outside, missing = np.empty((together, taps), np.int32), np.empty(together, np.int32)
     stacked, prepared = row_shape(weights, planes)[0], -1
     direct = weights.itemsize > 1 and planes == 1 and geometry[0] & 63 == 0
-    for piece in range(first, last):
+    piece = draw(pieces)
+    while piece >= 0:
         low, part = piece // across * together, piece % across
         high = min(low + together, pixels)
         if prepared != low:
@@ -178,3 +181,5 @@ def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, across
                         for n in range(COLUMNS):
                             here[i, n] += scale * lost[n]
                 write(here, tile, thresholds, out[r:end], bits[r:end])
+        finish(pieces)
+        piece = draw(pieces)

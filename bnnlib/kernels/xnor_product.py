@@ -6,6 +6,7 @@
 import numpy as np
 from numba import njit
 
+from bnnlib.kernels.pieces import begin, draw, finish
 from bnnlib.kernels.xnor_tiles import (
     CODE_ROWS,
     COLUMNS,
@@ -211,18 +212,19 @@ def room(weights, planes, together):
 
 
 @njit(nogil=True, cache=True)
-def matmul(x, weights, k, tables, thresholds, out, bits, across, first, last):
-    """Pieces first .. last - 1 of a product: `rows_at_a_time` rows and one of `across` parts of
-    the columns.
+def matmul(x, weights, k, tables, thresholds, out, bits, across, pieces):
+    """Pieces of a product: `rows_at_a_time` rows and one of `across` parts of the columns.
 
     x (M, planes, words) uint64; out (M, N) int32 and bits (M, words) int64, of which one is
     written: see `write`.
     """
+    begin(pieces)
     planes, tiles, together = x.shape[1], weights.shape[0], rows_at_a_time(weights, x.shape[1])
     together = min(together, len(x))
     rows, codes, counts, sums = room(weights, planes, together)
     stacked, prepared = row_shape(weights, planes)[0], -1
-    for piece in range(first, last):
+    piece = draw(pieces)
+    while piece >= 0:
         low, part = piece // across * together, piece % across
         high = min(low + together, len(x))
         if prepared != low:
@@ -235,3 +237,5 @@ def matmul(x, weights, k, tables, thresholds, out, bits, across, first, last):
                 here, of = sums[: end - r], rows[(r - low) * stacked :]
                 sum_up(weights, tile, of, planes, k, tables, counts, here)
                 write(here, tile, thresholds, out[r:end], bits[r:end])
+        finish(pieces)
+        piece = draw(pieces)

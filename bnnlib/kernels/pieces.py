@@ -1,0 +1,222 @@
+"""Share a product of a few rows, which takes no longer than it takes to wake a thread.
+
+`threads.in_parts` wakes threads and hands every piece over in Python. Here threads that help look
+out for a while before they sleep; each calls the kernel once, and pieces are drawn and counted in
+memory that all share:
+
+    @njit(nogil=True)
+    def kernel(array, pieces):
+        begin(pieces)
+        piece = draw(pieces)
+        while piece >= 0:
+            ...
+            finish(pieces)
+            piece = draw(pieces)
+
+A helper that comes too late finds no piece left and is not waited for. Nothing between `draw` and
+`finish` may raise, because the caller waits until all pieces are finished.
+"""
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+from bnnlib.kernels.llvm import LONG
+
+LINE = 8  # int64 in a line of a cache: what several threads write has lines of its own
+DRAWN, FINISHED, INSIDE, COUNT, CALLS = (LINE * i for i in range(5))  # where in `pieces`
+LOOKS = 500  # before a helper sleeps: a fraction of a millisecond
+
+sched_yield = types.ExternalFunction("sched_yield", types.int32())
+inner = njit(nogil=True, _nrt=False)
+
+
+@intrinsic
+def add(typing, address, number):
+    """Add to the int64 at an address, undivided by other threads; -> what it was."""
+
+    def emit(context, b, signature, arguments):
+        pointer = b.inttoptr(arguments[0], LONG.as_pointer())
+        return b.atomic_rmw("add", pointer, arguments[1], "acq_rel")
+
+    return types.int64(types.intp, types.int64), emit
+
+
+@intrinsic
+def read(typing, address):
+    """The int64 at an address, which other threads change."""
+
+    def emit(context, b, signature, arguments):
+        pointer = b.inttoptr(arguments[0], LONG.as_pointer())
+        return b.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(types.intp), emit
+
+
+@inner
+def at(array, index):
+    """The address of an item."""
+    return array.ctypes.data + array.itemsize * index
+
+
+# For kernels
+
+
+@inner
+def begin(pieces):
+    """Call the helpers: the kernel does it, because the caller held the GIL until now."""
+    add(at(pieces, INSIDE), 1)
+    if pieces[CALLS]:
+        add(pieces[CALLS], 1)
+        pieces[CALLS] = 0
+
+
+@inner
+def draw(pieces):
+    """The number of a piece that nobody else has, or -1 if none is left."""
+    piece = add(at(pieces, DRAWN), 1)
+    return piece if piece < pieces[COUNT] else -1
+
+
+@inner
+def finish(pieces):
+    """A piece that was drawn is done."""
+    add(at(pieces, FINISHED), 1)
+
+
+# Helpers
+
+
+@njit(nogil=True, cache=True)
+def look_out(calls, left):
+    """Leave the pieces `left`, then wait for the next call; -> whether it came before long."""
+    if len(left):
+        add(at(left, INSIDE), -1)
+    seen = read(at(calls, 0))
+    for _ in range(LOOKS):
+        if read(at(calls, 0)) != seen:
+            return True
+        sched_yield()
+    return False
+
+
+@njit(nogil=True, cache=True)
+def wait(pieces):
+    """Until all are finished, and helpers look out again: a thread that waits for the GIL sleeps,
+    so the caller leaves it to them before it takes it."""
+    while read(at(pieces, FINISHED)) < pieces[COUNT]:
+        sched_yield()
+    while read(at(pieces, INSIDE)) > 1:
+        sched_yield()
+
+
+class Helper:
+    """A thread that does what it is asked to."""
+
+    def __init__(self):
+        self._asked: list[tuple] = []  # one at most: whoever pops it has it
+        self._asleep, self._dismissed = False, False
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._thread = threading.Thread(target=self._serve, name="bnnlib", daemon=True)
+        self._thread.start()
+
+    def ask(self, kernel: Callable, arguments: tuple, pieces: np.ndarray) -> None:
+        self._asked.append((kernel, arguments, pieces))
+        self._rouse()
+
+    def excuse(self) -> bool:
+        """Whether it had not begun what it was asked to do, and now will not."""
+        try:
+            self._asked.pop()
+        except IndexError:
+            return False
+        return True
+
+    def dismiss(self) -> None:
+        self._dismissed = True
+        self._rouse()
+        self._thread.join()
+
+    def _rouse(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            self._wake.release()
+
+    def _serve(self) -> None:
+        left = NOTHING
+        while not self._dismissed:
+            if not look_out(_calls, left) and not self._asked:
+                self._asleep = True
+                self._wake.acquire()
+            left = self._work()
+
+    def _work(self) -> np.ndarray:
+        """-> the pieces of what it was asked to do."""
+        try:
+            kernel, arguments, pieces = self._asked.pop()
+        except IndexError:
+            return NOTHING
+        with suppress(MemoryError):  # then the caller does them all, who may meet the same
+            kernel(*arguments, pieces)
+        _free.append(self)
+        return pieces
+
+
+NOTHING = np.empty(0, np.int64)
+_calls = np.zeros(2 * LINE, np.int64)  # the first of them: how often helpers were called
+_all: list[Helper] = []
+_free: list[Helper] = []
+
+
+def _take(count: int) -> list[Helper]:
+    """Up to so many that are free; new ones where there are fewer in all."""
+    taken = []
+    while len(taken) < count:
+        try:
+            taken.append(_free.pop())
+        except IndexError:
+            if len(_all) >= count:
+                break
+            _all.append(Helper())
+            taken.append(_all[-1])
+    return taken
+
+
+def _forget() -> None:
+    _all.clear()
+    _free.clear()
+
+
+def _dismiss() -> None:
+    """A thread that looks out while the interpreter ends would be cut off in the midst of it."""
+    for helper in _all:
+        helper.dismiss()
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+    os.register_at_fork(after_in_child=_forget)
+atexit.register(_dismiss)
+
+
+def share(kernel: Callable, arguments: tuple, count: int, threads: int) -> None:
+    """kernel(*arguments, pieces) on so many threads, until all of `count` pieces are finished."""
+    pieces = np.zeros(5 * LINE, np.int64)
+    pieces[COUNT] = count
+    helpers = _take(min(threads, count) - 1)
+    if helpers:
+        pieces[CALLS] = _calls.ctypes.data
+    try:
+        for helper in helpers:
+            helper.ask(kernel, arguments, pieces)
+        kernel(*arguments, pieces)
+        if helpers:
+            wait(pieces)
+    finally:
+        _free.extend([helper for helper in helpers if helper.excuse()])
