@@ -4,13 +4,15 @@
 
 bnn-lab 1.0.0 pins an older torch and NumPy: it is installed without its dependencies into an
 environment of its own, build/peer, and runs in a process of its own, in turn with ours. Both have
-packed operands; ours gives int32, bnn-lab float32. Leaves results/bench/peer-<kind of CPU>.json.
+packed operands; ours gives int32, bnn-lab float32. Between their turns both rest, until the threads
+of the other side, which look out for work for a while, sleep. Leaves results/bench/peer-<kind of CPU>.json.
 """
 
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,7 @@ PEER = "bnn-lab 1.0.0"
 SHAPES = ((16, 4096, 4096), (64, 4096, 4096), (128, 4096, 4096))
 SHAPES += ((512, 512, 512), (1024, 1024, 1024), (4096, 4096, 4096))
 ROUNDS = 15
+REST = 0.02  # seconds
 
 
 def environment() -> Path:
@@ -72,10 +75,12 @@ def rows(shape: tuple[int, int, int], process: subprocess.Popen, every: int) -> 
 def in_turn(timers: dict[str, Callable], threads: int) -> dict[str, list[float]]:
     """Seconds a call, a number for each round: blocks of one side, then of the other."""
     calls = {name: max(1, round(BLOCK / timer(threads, 1))) for name, timer in timers.items()}
-    taken = [
-        {name: timer(threads, calls[name]) for name, timer in timers.items()} for _ in range(ROUNDS)
-    ]
-    return {name: [times[name] for times in taken] for name in timers}
+    taken: dict[str, list[float]] = {name: [] for name in timers}
+    for _ in range(ROUNDS):
+        for name, timer in timers.items():
+            time.sleep(REST)
+            taken[name].append(timer(threads, calls[name]))
+    return taken
 
 
 def main() -> int:

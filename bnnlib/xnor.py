@@ -116,10 +116,11 @@ def _check_weights(x: Tensor, w: list[Tensor], shape: tuple[int, ...]) -> None:
             raise ValueError(f"x is on {x.device}, but the weights on {part.device}")
     if min(shape) < 1:
         raise ValueError(f"weights must have sizes of at least 1, not {shape}")
-    wanted = [_kernels(x.device.type).layout(shape, planes) for planes in (False, True)]
+    layout = _kernels(x.device.type).layout
     given = [(tuple(part.shape), part.dtype) for part in w]
-    if given not in wanted:
-        raise ValueError(f"weights {shape} are packed as {wanted[0]} on {x.device}, not as {given}")
+    if given not in (layout(shape, planes) for planes in (False, True)):
+        wanted = layout(shape)
+        raise ValueError(f"weights {shape} are packed as {wanted} on {x.device}, not as {given}")
 
 
 def _check_thresholds(x: Tensor, thresholds: Tensor | None, n: int) -> None:

@@ -99,7 +99,7 @@ def _numpy(end: bool) -> SimpleNamespace:
 def surroundings(end: bool, looks_up: bool, threads: int) -> Iterator[None]:
     """Within, what the kernels are given by bnnlib's own modules is guarded, and all is split."""
     changes = {
-        cpu: {"looks_up": lambda planes=False: looks_up, "ALONE": 0}
+        cpu: {"looks_up": lambda planes=False: looks_up, "ALONE": 0, "SHARED": 0}
         | {"_in_lines": lambda shape, dtype: guarded(shape, dtype, end)},
         sign_product: {"_scratch": lambda name, shape, dtype: guarded(shape, dtype, end)},
         products: {"FEWEST_PRODUCTS": 0, "FEWEST_CHANNELS": 0},

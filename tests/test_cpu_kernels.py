@@ -45,6 +45,7 @@ def always(monkeypatch):
     """Take two threads, whatever the size."""
     threads = torch.get_num_threads()
     monkeypatch.setattr(cpu, "ALONE", 0)
+    monkeypatch.setattr(cpu, "SHARED", 0)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(threads)
@@ -306,7 +307,7 @@ def same(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
 
 
 def exit_unless_same(expected: list[np.ndarray]) -> None:
-    cpu.ALONE = 0
+    cpu.ALONE = cpu.SHARED = 0
     torch.set_num_threads(2)
     raise SystemExit(not same(products(), expected))
 
@@ -323,13 +324,13 @@ def test_results_do_not_depend_on_the_number_of_threads(path, always):
 
 
 def test_few_rows_are_split_over_columns_and_little_work_is_not_split(monkeypatch):
-    pieces = []
+    shared = []
     weights = [pack_weights(numbers((300, k), 0)) for k in (70, 260_000)]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(cpu, "in_parts", lambda kernel, count: pieces.append(count))
+    monkeypatch.setattr(cpu, "share", lambda kernel, _, *how: shared.append(how))
     for packed in weights:
         xnor.xnor_matmul(inputs((1, packed.shape[1]), False, 1), packed)
-    assert pieces == [3]  # as many as tiles of columns
+    assert shared == [(3, 1), (3, 2)]  # as many pieces as tiles of columns, on so many threads
 
 
 def test_four_python_threads_at_once_compute_the_same(path, always):

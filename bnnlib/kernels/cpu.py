@@ -16,14 +16,15 @@ from bnnlib.kernels import sign_bits, xnor_convolution, xnor_product
 from bnnlib.kernels.pieces import share
 from bnnlib.kernels.reference import PLANES, output_sides, words_for
 from bnnlib.kernels.threads import in_parts
-from bnnlib.kernels.xnor_product import DIFFERENCES
+from bnnlib.kernels.xnor_product import DIFFERENCES, ROWS
 from bnnlib.kernels.xnor_tiles import COLUMNS, STEPS, WORDS_ACROSS
 
 LARGEST_BITS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # an infinity's: above is a NaN
-ALONE = 2**26  # signs multiplied in the time that other threads take to begin
-SHARED = 2**23  # signs multiplied in the time that threads which are awake take to begin
+ALONE = 2**26  # signs multiplied in the time that other threads take to wake and begin
+SHARED = 2**24  # as many that threads share which are awake
 BYTE = 16  # signs multiplied in the time that a byte is packed
-NO_BOUNDS, NO_WORDS = np.empty(0, np.int32), torch.empty((1, 0), dtype=torch.int64)
+NO_BOUNDS, NO_SUMS = np.empty(0, np.int32), np.empty((0, 0), np.int32)
+NO_WORDS = np.empty((0, 0), np.int64)
 PIECES = 2  # for each thread, at least, where there are rows and columns enough
 
 
@@ -149,25 +150,35 @@ def pack_planes(x: Tensor) -> Tensor:
 
 
 def _results(
-    rows: int, n: int, thresholds: Tensor | None, sums: Tensor | None
-) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Bounds in whole tiles, sums (rows, n), words (rows, .); what is not asked for is empty."""
-    if sums is not None:
-        return NO_BOUNDS, sums.view(rows, n), NO_WORDS.expand(rows, 0)
+    rows: int, n: int, thresholds: Tensor | None, out: Tensor | None
+) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
+    """What is returned, and for the kernel: bounds in whole tiles, sums (rows, n), words (rows, .).
+
+    What is not asked for is empty.
+    """
     if thresholds is None:
-        return NO_BOUNDS, torch.empty((rows, n), dtype=torch.int32), NO_WORDS.expand(rows, 0)
-    bounds = np.full(-(-n // COLUMNS) * COLUMNS, xnor_product.NEVER, np.int32)
-    bounds[:n] = thresholds.numpy()
+        sums = torch.empty((rows, n), dtype=torch.int32) if out is None else out.view(rows, n)
+        return sums, NO_BOUNDS, sums.numpy(), NO_WORDS
+    bounds = given = thresholds.contiguous().numpy()
+    if n % COLUMNS:
+        bounds = np.full(-(-n // COLUMNS) * COLUMNS, xnor_product.NEVER, np.int32)
+        bounds[:n] = given
     words = torch.empty((rows, words_for(n)), dtype=torch.int64)
-    return bounds, torch.empty((rows, 0), dtype=torch.int32), words
+    return words, bounds, NO_SUMS, words.numpy()
 
 
-def _parts(rows: int, tiles: np.ndarray, planes: int) -> tuple[int, int]:
-    """(pieces, column parts): rows are cut first, columns too where rows are few."""
-    blocks = -(-rows // xnor_product.rows_at_a_time(tiles, planes))
+def _parts(rows: int, tiles: np.ndarray, planes: int) -> tuple[int, int, int]:
+    """(pieces, rows of each, column parts): rows are cut first, columns too where rows are few.
+
+    Weights that are read as quickly as rows may be read again for a few rows each.
+    """
     wanted = PIECES * torch.get_num_threads()
+    together = xnor_product.rows_at_a_time(tiles, planes)
+    if tiles.nbytes <= xnor_product.PREPARED:
+        together = min(together, max(1, -(-rows // (wanted * ROWS))) * ROWS)
+    blocks = -(-rows // together)
     across = min(len(tiles), -(-wanted // max(blocks, 1))) if blocks < wanted else 1
-    return blocks * across, across
+    return blocks * across, together, across
 
 
 def xnor_matmul(
@@ -183,12 +194,12 @@ def xnor_matmul(
     planes = rows.shape[1] if rows.ndim == 3 else 1
     rows = rows.reshape(len(rows), planes, rows.shape[-1]).view(np.uint64)
     tiles = w[0].contiguous().numpy()
-    bounds, sums, bits = _results(len(rows), n, thresholds, out)
-    pieces, across = _parts(len(rows), tiles, planes)
-    arrays = rows, tiles, k, DIFFERENCES, bounds, sums.numpy(), bits.numpy(), across
+    result, *written = _results(len(rows), n, thresholds, out)
+    pieces, *cut = _parts(len(rows), tiles, planes)
+    arrays = rows, tiles, k, DIFFERENCES, *written, *cut
     work = len(rows) * planes * n * k
     share(xnor_product.matmul, arrays, pieces, _threads(work))
-    return sums if thresholds is None else bits
+    return result
 
 
 def xnor_conv2d(
@@ -208,14 +219,13 @@ def xnor_conv2d(
     sides = output_sides(images.shape[1:3], kernel, stride, padding)
     pixels = len(images) * sides[0] * sides[1]
     tiles, tap_sums = (part.contiguous().numpy() for part in w)
-    bounds, sums, bits = _results(pixels, n, thresholds, out)
-    pieces, across = _parts(pixels, tiles, planes)
+    result, *written = _results(pixels, n, thresholds, out)
+    pieces, *cut = _parts(pixels, tiles, planes)
     geometry = (channels, *kernel, stride, padding, *images.shape[1:3], *sides)
-    arrays = _lines(images, channels, padding), tiles, tap_sums, geometry, DIFFERENCES, bounds
-    arrays = *arrays, sums.numpy(), bits.numpy(), across
+    lines = _lines(images, channels, padding)
+    arrays = lines, tiles, tap_sums, geometry, DIFFERENCES, *written, *cut
     work = pixels * planes * n * _inputs(shape)
     share(xnor_convolution.conv2d, arrays, pieces, _threads(work))
-    result = sums if thresholds is None else bits
     return result.view(len(images), *sides, result.shape[-1])
 
 

@@ -22,6 +22,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 import numpy as np
 from numba import njit, types
@@ -108,11 +109,13 @@ def look_out(calls, left):
 
 @njit(nogil=True, cache=True)
 def wait(pieces):
-    """Until all are finished, and helpers look out again: a thread that waits for the GIL sleeps,
-    so the caller leaves it to them before it takes it."""
+    """Until all are finished, and helpers look out again, if that is soon: a thread that waits for
+    the GIL sleeps, so they may have it before the caller."""
     while read(at(pieces, FINISHED)) < pieces[COUNT]:
         sched_yield()
-    while read(at(pieces, INSIDE)) > 1:
+    for _ in range(LOOKS):
+        if read(at(pieces, INSIDE)) <= 1:
+            break
         sched_yield()
 
 
@@ -120,49 +123,41 @@ class Helper:
     """A thread that does what it is asked to."""
 
     def __init__(self):
-        self._asked: list[tuple] = []  # one at most: whoever pops it has it
-        self._asleep, self._dismissed = False, False
-        self._wake = threading.Lock()
-        self._wake.acquire()
+        self._asked: SimpleQueue[tuple | None] = SimpleQueue()  # whoever gets it has it
         self._thread = threading.Thread(target=self._serve, name="bnnlib", daemon=True)
         self._thread.start()
 
     def ask(self, kernel: Callable, arguments: tuple, pieces: np.ndarray) -> None:
-        self._asked.append((kernel, arguments, pieces))
-        self._rouse()
+        self._asked.put((kernel, arguments, pieces))
 
     def excuse(self) -> bool:
         """Whether it had not begun what it was asked to do, and now will not."""
         try:
-            self._asked.pop()
-        except IndexError:
+            self._asked.get_nowait()
+        except Empty:
             return False
         return True
 
     def dismiss(self) -> None:
-        self._dismissed = True
-        self._rouse()
+        self._asked.put(None)
         self._thread.join()
-
-    def _rouse(self) -> None:
-        if self._asleep:
-            self._asleep = False
-            self._wake.release()
 
     def _serve(self) -> None:
         left = NOTHING
-        while not self._dismissed:
-            if not look_out(_calls, left) and not self._asked:
-                self._asleep = True
-                self._wake.acquire()
-            left = self._work()
+        while True:
+            called = look_out(_calls, left)
+            left = NOTHING
+            try:
+                asked = self._asked.get(block=not called)
+            except Empty:  # somebody else was called
+                continue
+            if asked is None:
+                return
+            left = self._work(*asked)
+            del asked  # and its arrays
 
-    def _work(self) -> np.ndarray:
-        """-> the pieces of what it was asked to do."""
-        try:
-            kernel, arguments, pieces = self._asked.pop()
-        except IndexError:
-            return NOTHING
+    def _work(self, kernel: Callable, arguments: tuple, pieces: np.ndarray) -> np.ndarray:
+        """-> pieces."""
         with suppress(MemoryError):  # then the caller does them all, who may meet the same
             kernel(*arguments, pieces)
         _free.append(self)

@@ -14,7 +14,6 @@ from bnnlib.kernels.xnor_product import (
     prepare,
     room,
     row_shape,
-    rows_at_a_time,
     sum_up,
     write,
 )
@@ -143,7 +142,7 @@ def gather(x, geometry, pixel, words, to, outside):
 
 
 @njit(nogil=True, cache=True)
-def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, across, pieces):
+def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, together, across, pieces):
     """As `matmul`, for the output pixels of images x, as `lines`, for rows.
 
     tap_sums (taps, N in whole tiles) int32: a tap off the image was counted as if -1 (or, of
@@ -151,8 +150,7 @@ def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, across
     """
     begin(pieces)
     planes, tiles, taps = x.shape[3], weights.shape[0], tap_sums.shape[0]
-    k, together = taps * geometry[0], rows_at_a_time(weights, planes)
-    pixels = x.shape[0] * geometry[7] * geometry[8]
+    k, pixels = taps * geometry[0], x.shape[0] * geometry[7] * geometry[8]
     together, scale = min(together, pixels), (1 << planes) - 1
     words = np.empty(((k + 63) // 64, planes), np.uint64)
     rows, codes, counts, sums = room(weights, planes, together)

@@ -195,7 +195,7 @@ def write(sums, number, thresholds, out, bits):
 
 @njit(nogil=True, cache=True)
 def rows_at_a_time(weights, planes):
-    """How many rows are prepared at a time."""
+    """How many rows are prepared at a time, at most."""
     count, size = row_shape(weights, planes)
     return max(1, PREPARED // (count * size) // ROWS) * ROWS
 
@@ -212,15 +212,14 @@ def room(weights, planes, together):
 
 
 @njit(nogil=True, cache=True)
-def matmul(x, weights, k, tables, thresholds, out, bits, across, pieces):
-    """Pieces of a product: `rows_at_a_time` rows and one of `across` parts of the columns.
+def matmul(x, weights, k, tables, thresholds, out, bits, together, across, pieces):
+    """Pieces of a product: `together` rows and one of `across` parts of the columns.
 
     x (M, planes, words) uint64; out (M, N) int32 and bits (M, words) int64, of which one is
     written: see `write`.
     """
     begin(pieces)
-    planes, tiles, together = x.shape[1], weights.shape[0], rows_at_a_time(weights, x.shape[1])
-    together = min(together, len(x))
+    planes, tiles, together = x.shape[1], weights.shape[0], min(together, len(x))
     rows, codes, counts, sums = room(weights, planes, together)
     stacked, prepared = row_shape(weights, planes)[0], -1
     piece = draw(pieces)
