@@ -121,7 +121,7 @@ def test_many_threads_share_the_helpers():
         assert all(future.result(SECONDS) == [1] * 5 for future in futures)
 
 
-def test_a_helper_without_memory_leaves_it_to_the_caller():
+def test_a_helper_that_fails_leaves_it_to_the_caller():
     caller = threading.get_ident()
     times = []
 

@@ -158,7 +158,7 @@ class Helper:
 
     def _work(self, kernel: Callable, arguments: tuple, pieces: np.ndarray) -> np.ndarray:
         """-> pieces."""
-        with suppress(MemoryError):  # then the caller does them all, who may meet the same
+        with suppress(Exception):  # the caller, who calls the same, meets it or does what is left
             kernel(*arguments, pieces)
         _free.append(self)
         return pieces
