@@ -4,8 +4,9 @@
 
 bnn-lab 1.0.0 pins an older torch and NumPy: it is installed without its dependencies into an
 environment of its own, build/peer, and runs in a process of its own, in turn with ours. Both have
-packed operands; ours gives int32, bnn-lab float32. Between their turns both rest, until the threads
-of the other side, which look out for work for a while, sleep. Leaves results/bench/peer-<kind of CPU>.json.
+packed operands; ours gives int32, bnn-lab float32. Before each turn both rest, until the threads of
+the other side, which look out for work for a while, sleep. Leaves results/bench/peer-<kind of
+CPU>.json.
 """
 
 import json

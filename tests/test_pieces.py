@@ -61,11 +61,11 @@ def test_each_piece_is_done_once(count, threads):
 
 
 def test_helpers_help():
-    """Not only the thread that calls: with long pieces, each helper does one."""
-    doers = set()
+    """No thread is done with its piece before all three have one."""
+    doers, all_have_one = set(), threading.Barrier(3)
 
     def kernel(shared):
-        pieces_of(shared, lambda: (doers.add(threading.get_ident()), time.sleep(SLEEP)))
+        pieces_of(shared, lambda: (doers.add(threading.get_ident()), all_have_one.wait(SECONDS)))
 
     pieces.share(kernel, (), 3, 3)
     assert len(doers) == 3
