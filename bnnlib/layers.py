@@ -139,22 +139,21 @@ class BinaryActivation(nn.Module):
 
 
 class Pooling(torch.autograd.Function):
-    """2x2 maxima of x (B, C, H, W), H and W even. Between the passes it keeps which of the four is
-    the largest, a byte an output; torch keeps x, and that in eight bytes."""
+    """2x2 maxima of x (B, C, H, W), H and W even. Between the passes it keeps how far the largest of
+    four is from the first, two bytes an output; torch keeps x, and places of eight bytes."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         out, places = F.max_pool2d(x, 2, return_indices=True)
-        ctx.width = x.shape[3]
-        ctx.save_for_backward((places // ctx.width % 2 * 2 + places % 2).to(torch.uint8))
+        height, width = x.shape[2:]
+        ctx.first = torch.arange(height * width, device=x.device).view(height, width)[::2, ::2]
+        ctx.save_for_backward((places - ctx.first).to(torch.int16))
         return out
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        (quarters,) = ctx.saved_tensors
-        rows, columns = (torch.arange(size, device=grad.device) for size in grad.shape[2:])
-        first = 2 * ctx.width * rows[:, None] + 2 * columns
-        return F.max_unpool2d(grad, first + quarters // 2 * ctx.width + quarters % 2, 2)
+        (distance,) = ctx.saved_tensors
+        return F.max_unpool2d(grad, ctx.first + distance, 2)
 
 
 class MaxPool2x2(nn.Module):
