@@ -139,8 +139,8 @@ class BinaryActivation(nn.Module):
 
 
 class Pooling(torch.autograd.Function):
-    """2x2 maxima of x (B, C, H, W), H and W even. Between the passes it keeps how far the largest of
-    four is from the first, two bytes an output; torch keeps x, and places of eight bytes."""
+    """2x2 maxima of x (B, C, H, W), H and W even. Between the passes it keeps how far the
+    largest is from the first of four, two bytes an output; torch keeps x, and eight-byte places."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

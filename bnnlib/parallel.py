@@ -103,12 +103,16 @@ def mean(x: Tensor) -> Tensor:
     return x if size() == 1 else Mean.apply(x)
 
 
+def _device() -> str:
+    """Where numbers must lie that travel between processes."""
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
+
+
 def total(*numbers: float) -> list[float]:
     """Each number's sum over the processes, in float64."""
     if size() == 1:
         return list(numbers)
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    sums = torch.tensor(numbers, dtype=torch.float64, device=device)
+    sums = torch.tensor(numbers, dtype=torch.float64, device=_device())
     dist.all_reduce(sums)
     return sums.tolist()
 
@@ -122,8 +126,7 @@ def require_same(facts: dict[str, str]) -> None:
     if size() == 1:
         return
     digests = [list(hashlib.sha256(value.encode()).digest()) for value in facts.values()]
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    own = torch.tensor(digests, dtype=torch.uint8, device=device)
+    own = torch.tensor(digests, dtype=torch.uint8, device=_device())
     found = [torch.empty_like(own) for _ in range(size())]
     dist.all_gather(found, own)
     for other, theirs in enumerate(found):

@@ -41,6 +41,7 @@ DETERMINING = (
     "kernels/elementwise",
     "kernels/lookup",
     "kernels/pack",
+    "kernels/pieces",
     "kernels/sign_product",
     "kernels/threads",
     "layers",

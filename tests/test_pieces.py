@@ -11,11 +11,13 @@ from queue import SimpleQueue
 
 import numpy as np
 import pytest
+import torch
 
 pieces = pytest.importorskip("bnnlib.kernels.pieces", reason="needs Numba", exc_type=ImportError)
 numba = pytest.importorskip("numba")
 
 from bnnlib import ROOT  # noqa: E402
+from bnnlib.kernels.threads import in_parts  # noqa: E402
 
 SECONDS = 60  # after which a thread or process counts as stuck
 SLEEP = 0.05  # long after a helper has gone to sleep
@@ -73,13 +75,10 @@ def test_helpers_help():
 
 def pieces_of(shared: np.ndarray, act) -> None:
     """What a kernel does, in Python."""
-    BEGIN(shared)
-    while DRAW(shared) >= 0:
+    begin(shared)
+    while draw(shared) >= 0:
         act()
-        FINISH(shared)
-
-
-BEGIN, DRAW, FINISH = (numba.njit(function.py_func) for function in (begin, draw, finish))
+        finish(shared)
 
 
 def test_a_helper_that_sleeps_is_woken():
@@ -127,7 +126,7 @@ def test_a_helper_that_fails_leaves_it_to_the_caller():
 
     def kernel(shared):
         if threading.get_ident() != caller:
-            BEGIN(shared)
+            begin(shared)
             raise MemoryError
         pieces_of(shared, lambda: (times.append(1), time.sleep(SLEEP / 4)))
 
@@ -135,6 +134,24 @@ def test_a_helper_that_fails_leaves_it_to_the_caller():
         pieces.share(kernel, (), 4, 2)
         assert len(times) == 4
         times.clear()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_parts_cover_everything_and_what_one_raises_is_raised_when_all_are_done(threads):
+    done = np.zeros(50, np.int64)
+
+    def part(first: int, last: int) -> None:
+        assert first % 4 == 0
+        done[first:last] += 1
+        if first == 0:
+            raise OverflowError
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    with pytest.raises(OverflowError):
+        in_parts(part, len(done), together=4)
+    torch.set_num_threads(before)
+    assert done.tolist() == [1] * len(done)
 
 
 def in_a_child() -> None:

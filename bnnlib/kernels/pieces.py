@@ -1,8 +1,7 @@
-"""Share a product of a few rows, which takes no longer than it takes to wake a thread.
+"""Threads that share a kernel's work, even of no more time than it takes to wake a thread.
 
-`threads.in_parts` wakes threads and hands every piece over in Python. Here threads that help look
-out for a while before they sleep; each calls the kernel once, and pieces are drawn and counted in
-memory that all share:
+Threads that help look out for a while before they sleep; each calls the kernel once, and pieces are
+drawn and counted in memory that all share:
 
     @njit(nogil=True)
     def kernel(array, pieces):
@@ -35,7 +34,7 @@ DRAWN, FINISHED, INSIDE, COUNT, CALLS = (LINE * i for i in range(5))  # where in
 LOOKS = 500  # before a helper sleeps: a fraction of a millisecond
 
 sched_yield = types.ExternalFunction("sched_yield", types.int32())
-inner = njit(nogil=True, _nrt=False)
+inner = njit(nogil=True, cache=True, _nrt=False)
 
 
 @intrinsic

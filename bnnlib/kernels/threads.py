@@ -1,26 +1,17 @@
 """Run a kernel's parts side by side, on as many threads as torch may use.
 
 Numba's own threading layers either abort when two Python threads enter them (workqueue) or kill
-forked children (OpenMP); kernels here release the GIL instead and get plain Python threads.
+forked children (OpenMP); kernels here release the GIL instead and get the threads of `pieces`.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
+import numpy as np
 import torch
 
+from bnnlib.kernels.pieces import begin, draw, finish, share
+
 PIECES = 4  # for every thread
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="bnnlib")
-
-
-if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def in_parts(kernel: Callable[[int, int], None], count: int, together: int = 1) -> None:
@@ -28,17 +19,22 @@ def in_parts(kernel: Callable[[int, int], None], count: int, together: int = 1) 
 
     Pieces begin at multiples of `together`. There are a few for every thread, about equally large,
     and each takes the next one when it is free, because two processors are seldom equally fast.
+    What a piece raises is raised when all are done.
     """
     threads, units = max(1, torch.get_num_threads()), -(-count // together)
-    pieces = min(units, threads * PIECES)
-    numbers = iter(range(pieces))
+    parts = min(units, threads * PIECES)
+    failures: list[BaseException] = []
 
-    def work() -> None:
-        for i in numbers:
-            last = units * (i + 1) // pieces * together
-            kernel(units * i // pieces * together, min(last, count))
+    def work(pieces: np.ndarray) -> None:
+        begin(pieces)
+        while (i := draw(pieces)) >= 0:
+            try:
+                last = units * (i + 1) // parts * together
+                kernel(units * i // parts * together, min(last, count))
+            except BaseException as failure:
+                failures.append(failure)
+            finish(pieces)
 
-    others = [_pool(threads - 1).submit(work) for _ in range(min(threads, pieces) - 1)]
-    work()
-    for other in others:
-        other.result()
+    share(work, (), parts, threads)
+    if failures:
+        raise failures[0]
