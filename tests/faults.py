@@ -22,12 +22,12 @@ from tools.findings import TIMED
 ENDED = "ended"
 SEED = 2016  # of every random moment, so that a failure can be sought again
 TIMES = ("ms", "time", " / ", "share of the bound")  # in the names of findings that are times
-PARAMETERS = 'profile = "quick"  # which\nretrain = False\nseeds = 1  # runs'
+PARAMETERS = 'profile = "quick"  # which\nretrain = False\nseeds = 1  # runs\nepochs = 0  # of each'
 # What the notebooks of the study do: train, draw, judge, publish.
 TRAINS = """
 from bnnlib import recipes, report, train
 page = report.start("01_small", profile)
-recipe = recipes.at_profile(recipes.MNIST_THEANO, profile)
+recipe = recipes.lasting(recipes.at_profile(recipes.MNIST_THEANO, profile), epochs)
 records = train.obtain(recipe, profile, seeds, retrain)
 figures = [report.save(page, report.learning_curves(records), "curves")]
 results = [report.answer("mnist_theano", records)]

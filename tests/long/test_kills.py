@@ -18,7 +18,7 @@ QUICK_KILLS = 3
 PAGE_KILLS = 20
 KILLS_OF_MAKE_ALONE = 10
 DOWNLOAD_KILLS = 50
-TRAININGS = 10
+TRAININGS, EPOCHS = 10, 60
 SAME = "a rerun ends with the numbers of an undisturbed one"
 
 
@@ -39,7 +39,8 @@ def test_training(tmp_path, report):
     folder = faults.small_copy(tmp_path / "killed")
     faults.eager_checkpoints(folder)
     parameters = folder / "notebooks" / "params" / "smoke.yaml"
-    parameters.write_text(f"01_small: {{profile: smoke, seeds: {TRAININGS}}}\n")
+    values = f"{{profile: smoke, seeds: {TRAININGS}, epochs: {EPOCHS}}}"
+    parameters.write_text(f"01_small: {values}\n")
     began = time.monotonic()
     require_success(reproduce(folder))
     seconds = time.monotonic() - began
