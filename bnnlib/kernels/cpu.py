@@ -20,8 +20,8 @@ from bnnlib.kernels.xnor_product import DIFFERENCES, ROWS
 from bnnlib.kernels.xnor_tiles import COLUMNS, STEPS, WORDS_ACROSS
 
 LARGEST_BITS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # an infinity's: above is a NaN
-ALONE = 2**26  # signs multiplied in the time that other threads take to wake and begin
-SHARED = 2**24  # as many that threads share which are awake
+ALONE = 2**26  # signs multiplied in the time that `in_parts` takes to hand out pieces
+SHARED = 2**24  # and `share`, of which threads draw them
 BYTE = 16  # signs multiplied in the time that a byte is packed
 NO_BOUNDS, NO_SUMS = np.empty(0, np.int32), np.empty((0, 0), np.int32)
 NO_WORDS = np.empty((0, 0), np.int64)
@@ -115,7 +115,7 @@ def _in_parts(kernel, count: int, work: int) -> None:
 
 
 def _threads(work: int) -> int:
-    """How many threads a product of so many signs is worth."""
+    """How many threads a product of so many signs should take."""
     return 1 if work < SHARED else torch.get_num_threads()
 
 

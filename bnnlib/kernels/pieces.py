@@ -1,6 +1,6 @@
-"""Threads that share a kernel's work, even of no more time than it takes to wake a thread.
+"""Threads that share a kernel's work, even if it takes no longer than to wake a thread.
 
-Threads that help look out for a while before they sleep; each calls the kernel once, and pieces are
+Those that help look out for a while before they sleep; each calls the kernel once, and pieces are
 drawn and counted in memory that all share:
 
     @njit(nogil=True)
@@ -199,7 +199,11 @@ atexit.register(_dismiss)
 
 
 def share(kernel: Callable, arguments: tuple, count: int, threads: int) -> None:
-    """kernel(*arguments, pieces) on so many threads, until all of `count` pieces are finished."""
+    """kernel(*arguments, pieces) on so many threads, until all of `count` pieces are finished.
+
+    pieces: (5 LINE,) int64, for `begin`, `draw` and `finish` alone. What a kernel raises outside of
+    pieces is raised if it was this thread's.
+    """
     pieces = np.zeros(5 * LINE, np.int64)
     pieces[COUNT] = count
     helpers = _take(min(threads, count) - 1)
