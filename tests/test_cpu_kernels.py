@@ -85,6 +85,19 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
     return x
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("rows", [0, 1, 7, 24, 241, 4096, 10_000])
+def test_rows_are_cut_evenly_into_as_many_pieces_for_each_thread(rows, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    tiles = np.empty((32, 4, 64, 32), np.int64)  # 4096 x 4096
+    pieces, together, across = cpu._parts(rows, tiles, 1)
+    blocks = pieces // across
+    assert (blocks - 1) * together < rows <= blocks * together
+    if blocks > 1:
+        assert blocks % threads == 0
+        assert together < rows / blocks + xnor_product.WORD_ROWS
+
+
 # Packing
 
 DTYPES = xnor.REAL

@@ -185,6 +185,16 @@ xnor_matmul(pack_signs(x), pack_weights(torch.ones(500, 70)))
         assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system lets nobody choose")
+def test_a_helper_keeps_away_from_the_processor_of_who_asks(monkeypatch):
+    allowed = os.sched_getaffinity(0)
+    for processor in sorted(allowed) * 2:
+        monkeypatch.setattr(pieces, "_processor", lambda here=processor: here)
+        assert share(4, 2) == [1] * 4
+        helper = pieces._all[0]._thread.native_id
+        assert os.sched_getaffinity(helper) == (allowed - {processor} or allowed)
+
+
 def test_what_was_done_is_not_held():
     """A helper that sleeps keeps no array of its last work."""
     times = np.zeros(4, np.int64)

@@ -17,7 +17,7 @@ from bnnlib.kernels.pieces import share
 from bnnlib.kernels.reference import PLANES, output_sides, words_for
 from bnnlib.kernels.threads import in_parts
 from bnnlib.kernels.xnor_product import DIFFERENCES, ROWS
-from bnnlib.kernels.xnor_tiles import COLUMNS, STEPS, WORDS_ACROSS
+from bnnlib.kernels.xnor_tiles import COLUMNS, STEPS, WORD_ROWS, WORDS_ACROSS
 
 LARGEST_BITS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # an infinity's: above is a NaN
 ALONE = 2**26  # signs multiplied in the time that `in_parts` takes to hand out pieces
@@ -26,6 +26,11 @@ BYTE = 16  # signs multiplied in the time that a byte is packed
 NO_BOUNDS, NO_SUMS = np.empty(0, np.int32), np.empty((0, 0), np.int32)
 NO_WORDS = np.empty((0, 0), np.int64)
 PIECES = 2  # for each thread, at least, where there are rows and columns enough
+
+
+def up(number: int, multiple: int) -> int:
+    """The least multiple that is no smaller."""
+    return -(-number // multiple) * multiple
 
 
 @cache
@@ -64,7 +69,7 @@ def layout(
     """Shapes and dtypes of what `pack_weights` makes of weights of this shape."""
     tiles, k = -(-shape[0] // COLUMNS), _inputs(shape)
     if looks_up(planes):
-        packed = (tiles, -(-k // (4 * STEPS)) * STEPS, COLUMNS), torch.uint8
+        packed = (tiles, up(k, 4 * STEPS) // 4, COLUMNS), torch.uint8
     else:
         packed = (tiles, COLUMNS // WORDS_ACROSS, words_for(k), WORDS_ACROSS), torch.int64
     if len(shape) == 2:
@@ -161,7 +166,7 @@ def _results(
         return sums, NO_BOUNDS, sums.numpy(), NO_WORDS
     bounds = given = thresholds.contiguous().numpy()
     if n % COLUMNS:
-        bounds = np.full(-(-n // COLUMNS) * COLUMNS, xnor_product.NEVER, np.int32)
+        bounds = np.full(up(n, COLUMNS), xnor_product.NEVER, np.int32)
         bounds[:n] = given
     words = torch.empty((rows, words_for(n)), dtype=torch.int64)
     return words, bounds, NO_SUMS, words.numpy()
@@ -170,15 +175,40 @@ def _results(
 def _parts(rows: int, tiles: np.ndarray, planes: int) -> tuple[int, int, int]:
     """(pieces, rows of each, column parts): rows are cut first, columns too where rows are few.
 
-    Weights that are read as quickly as rows may be read again for a few rows each.
+    Weights that are read as quickly as rows may be read again for a few rows each. Rows are cut
+    evenly, so that no thread has a piece more than another.
     """
-    wanted = PIECES * torch.get_num_threads()
-    together = xnor_product.rows_at_a_time(tiles, planes)
+    threads = torch.get_num_threads()
+    wanted = PIECES * threads
+    blocks = -(-rows // xnor_product.rows_at_a_time(tiles, planes))
     if tiles.nbytes <= xnor_product.PREPARED:
-        together = min(together, max(1, -(-rows // (wanted * ROWS))) * ROWS)
+        blocks = max(blocks, min(wanted, -(-rows // ROWS)))
+    if blocks > 1:
+        blocks = up(blocks, threads)
+    together = up(-(-rows // max(blocks, 1)), WORD_ROWS) or WORD_ROWS
     blocks = -(-rows // together)
     across = min(len(tiles), -(-wanted // max(blocks, 1))) if blocks < wanted else 1
     return blocks * across, together, across
+
+
+def product(
+    x: Tensor,
+    w: list[Tensor],
+    shape: tuple[int, int],
+    thresholds: Tensor | None,
+    out: Tensor | None = None,
+) -> tuple[Tensor, tuple]:
+    """What `xnor_matmul` returns, and the call of `share` that fills it."""
+    n, k = shape
+    rows = x.contiguous().numpy()
+    planes = rows.shape[1] if rows.ndim == 3 else 1
+    rows = rows.reshape(len(rows), planes, rows.shape[-1]).view(np.uint64)
+    tiles = w[0].contiguous().numpy()
+    result, *written = _results(len(rows), n, thresholds, out)
+    pieces, *cut = _parts(len(rows), tiles, planes)
+    arrays = rows, tiles, k, DIFFERENCES, *written, *cut
+    work = len(rows) * planes * n * k
+    return result, (xnor_product.matmul, arrays, pieces, _threads(work))
 
 
 def xnor_matmul(
@@ -189,16 +219,8 @@ def xnor_matmul(
     out: Tensor | None = None,
 ) -> Tensor:
     """As `reference.xnor_matmul`; out: where the sums go, (M, N) int32 or float32."""
-    n, k = shape
-    rows = x.contiguous().numpy()
-    planes = rows.shape[1] if rows.ndim == 3 else 1
-    rows = rows.reshape(len(rows), planes, rows.shape[-1]).view(np.uint64)
-    tiles = w[0].contiguous().numpy()
-    result, *written = _results(len(rows), n, thresholds, out)
-    pieces, *cut = _parts(len(rows), tiles, planes)
-    arrays = rows, tiles, k, DIFFERENCES, *written, *cut
-    work = len(rows) * planes * n * k
-    share(xnor_product.matmul, arrays, pieces, _threads(work))
+    result, call = product(x, w, shape, thresholds, out)
+    share(*call)
     return result
 
 

@@ -17,6 +17,7 @@ A helper that comes too late finds no piece left and is not waited for. Nothing 
 """
 
 import atexit
+import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -124,6 +125,20 @@ class Helper:
         self._asked: SimpleQueue[tuple | None] = SimpleQueue()  # whoever gets it has it
         self._thread = threading.Thread(target=self._serve, name="bnnlib", daemon=True)
         self._thread.start()
+        self._away_from = NOWHERE
+
+    def keep_away_from(self, processor: int) -> None:
+        """Run on the caller's other processors, if it has others.
+
+        Linux may wake a thread on the processor of the one who wakes it, and leave it there: then
+        it begins when the caller is done.
+        """
+        if processor == self._away_from:
+            return
+        self._away_from = processor
+        if others := os.sched_getaffinity(0) - {processor}:
+            with suppress(OSError):  # one of them is gone since
+                os.sched_setaffinity(self._thread.native_id, others)
 
     def ask(self, kernel: Callable, arguments: tuple, pieces: np.ndarray) -> None:
         self._asked.put((kernel, arguments, pieces))
@@ -163,9 +178,22 @@ class Helper:
 
 
 NOTHING = np.empty(0, np.int64)
+NOWHERE = -1
+# The processor that this thread runs on, where a system tells and lets choose.
+_processor = (
+    ctypes.PyDLL(None).sched_getcpu if hasattr(os, "sched_setaffinity") else lambda: NOWHERE
+)
 _calls = np.zeros(2 * LINE, np.int64)  # the first of them: how often helpers were called
 _all: list[Helper] = []
 _free: list[Helper] = []
+
+
+if hasattr(os, "sched_setaffinity"):
+    _processor = ctypes.PyDLL(None).sched_getcpu  # the one that this thread runs on
+else:  # this system lets nobody choose
+
+    def _processor() -> int:
+        return NOWHERE
 
 
 def _take(count: int) -> list[Helper]:
@@ -211,6 +239,7 @@ def share(kernel: Callable, arguments: tuple, count: int, threads: int) -> None:
         pieces[CALLS] = _calls.ctypes.data
     try:
         for helper in helpers:
+            helper.keep_away_from(_processor())
             helper.ask(kernel, arguments, pieces)
         kernel(*arguments, pieces)
         if helpers:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnnlib.kernels import cpu, lookup, pack
+from bnnlib.kernels.cpu import up
 from bnnlib.kernels.threads import in_parts
 
 LANES = {torch.int16: 16, torch.float32: 8}  # of a vector
@@ -83,10 +84,6 @@ def _positions(x: Tensor) -> Tensor:
     return _channels_last(x).flatten(0, -2)
 
 
-def _up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
-
-
 def _on_bits(x: Tensor, weight: Tensor) -> Tensor:
     """The forward product of signs x (B, C, ...) -> (B, out, ...) float32."""
     words, tiles = cpu.pack_signs(_channels_last(x)), cpu.pack_weights(weight)
@@ -103,7 +100,7 @@ def _on_bits(x: Tensor, weight: Tensor) -> Tensor:
 def _column_codes(weight: Tensor) -> Tensor:
     """(out, in) -> codes for the forward product, (groups of inputs, out)."""
     memory = weight.detach().t()
-    codes = _odd_lines(_up(len(memory), 4) // 4, memory.shape[1])
+    codes = _odd_lines(up(len(memory), 4) // 4, memory.shape[1])
     arrays = memory.numpy(), codes.numpy()
     in_parts(lambda *part: pack.column_codes(*arrays, *part), len(codes))
     return codes
@@ -114,7 +111,7 @@ def _row_codes(weight: Tensor, taps: int) -> Tensor:
     outputs, inputs = weight.shape[:2]
     memory = weight.detach().movedim(1, 0).movedim(1, -1)  # (in, ..., out)
     memory = memory.movedim(0, -2).reshape(taps, inputs, outputs)
-    codes = _odd_lines(taps * (_up(outputs, 4) // 4), inputs)
+    codes = _odd_lines(taps * (up(outputs, 4) // 4), inputs)
     arrays, pieces = (memory.numpy(), codes.numpy()), -(-inputs // pack.BLOCK)
     in_parts(lambda *part: pack.row_codes(*arrays, *part), pieces)
     return codes
@@ -123,8 +120,8 @@ def _row_codes(weight: Tensor, taps: int) -> Tensor:
 def _odd_lines(rows: int, columns: int) -> Tensor:
     """Scratch (rows, columns up to a multiple of 4) uint8, rows an odd number of cache lines apart,
     so that a column's codes don't collide in the caches; zeros beyond the columns."""
-    lines = _up(columns, 64) // 64 | 1
-    codes = _scratch("codes", (rows, 64 * lines), torch.uint8)[:, : _up(columns, 4)]
+    lines = up(columns, 64) // 64 | 1
+    codes = _scratch("codes", (rows, 64 * lines), torch.uint8)[:, : up(columns, 4)]
     codes[:, columns:] = 0
     return codes
 
@@ -160,8 +157,8 @@ def _vectors(grid: _Grid, row: int, lanes: int) -> Tensor:
 def _planes(x: Tensor, grid: _Grid, dtype: torch.dtype) -> Tensor:
     """x (B, C, ...) -> (rows, C in fours, pitch): a row's positions in a line for each channel."""
     channels, border = x.shape[1], grid.border
-    pitch = _up(grid.width, LANES[dtype]) + 2 * border
-    planes = _scratch("planes", (grid.rows, _up(channels, 4), pitch), dtype)
+    pitch = up(grid.width, LANES[dtype]) + 2 * border
+    planes = _scratch("planes", (grid.rows, up(channels, 4), pitch), dtype)
     source, target = _channels_last(x).contiguous().numpy(), planes.numpy()
     if border:
         in_parts(lambda *part: pack.image_planes(source, target, *part), grid.images)
@@ -180,7 +177,7 @@ def _gathered(x: Tensor, grad: Tensor, grid: _Grid, dropped: bool, weight: Tenso
     start = torch.zeros(grid.taps, len(tiles) * TILE)
     if grid.border:
         start[:, :outputs] = _off_the_image(_channels_last(grad))
-    out = _memory(weight, (grid.taps, _up(channels, 4), start.shape[1]))
+    out = _memory(weight, (grid.taps, up(channels, 4), start.shape[1]))
     arrays = tiles.numpy(), codes.numpy(), start.numpy(), group, out.numpy()
     together = lookup.TILES_TOGETHER if len(tiles) >= 8 * lookup.TILES_TOGETHER else 1
     in_parts(lambda *part: lookup.gathered(*arrays, *part), len(tiles), together)
@@ -229,7 +226,7 @@ def _memory(weight: Tensor, shape: tuple[int, int, int]) -> Tensor:
 def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:
     """x in {-1, +1} (B, C, ...) -> codes (groups, taps * C in fours) of four positions in a row."""
     pitch, channels = grid.width + grid.border, x.shape[1]
-    bits = torch.zeros(grid.rows * pitch + 4, _up(channels, 4), dtype=torch.uint8)
+    bits = torch.zeros(grid.rows * pitch + 4, up(channels, 4), dtype=torch.uint8)
     line = bits[: grid.rows * pitch, :channels].unflatten(0, (grid.rows, pitch))
     images = _positions(x).unflatten(0, (grid.images, grid.height, grid.width))
     torch.ge(images, 0, out=grid.pixels(line).view(torch.bool))
@@ -243,7 +240,7 @@ def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:
 
 def _trit_codes(x: Tensor) -> Tensor:
     """x in {-2, 0, +2} (B, C) -> codes (ceil(B / 3), C) uint8 of three rows each."""
-    trits = torch.ones(_up(len(x), 3), x.shape[1], dtype=torch.uint8)
+    trits = torch.ones(up(len(x), 3), x.shape[1], dtype=torch.uint8)
     trits[: len(x)] = (x / 2 + 1).to(torch.uint8)
     codes = _odd_lines(len(trits) // 3, x.shape[1])
     first, second, third = trits.unflatten(0, (-1, 3)).unbind(1)
