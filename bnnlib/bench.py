@@ -27,7 +27,7 @@ from bnnlib.recipe import Recipe
 from bnnlib.timing import Side, compare, show
 from bnnlib.xnor import PackedWeights, pack_signs, pack_weights, xnor_matmul
 
-FEW_ROWS = 16  # up to here the op around the kernel takes a time that shows
+FEW_ROWS = 16  # up to here reading the weights, not arithmetic, is what takes the time
 MOST_ON_ONE_THREAD = 2**31  # multiply-adds that libraries are timed on one thread for, too
 MOST_NARROW = 2**36  # where bfloat16 and int8 have no instructions of their own, they take long
 CHUNK = 500  # images that the reference holds at a time, in float64
@@ -173,16 +173,16 @@ def _ours(x: Tensor, w: Tensor, thresholds: Tensor, device: str) -> list[Side]:
     if every > 1:
         sides.append(replace(sides[0], threads=1))
     for threads in sorted({1, every}):
-        if len(x) <= FEW_ROWS:
-            sides.append(_kernel_alone(words, weights, threads))
-        else:
+        sides.append(_kernel_alone(words, weights, threads))
+        if len(x) > FEW_ROWS:
             call = lambda: plain.run_bound(len(x), *w.shape)  # noqa: E731
             sides.append(Side(f"bound: {plain.bound_name()}", "", call, threads))
     return sides
 
 
 def _kernel_alone(words: Tensor, weights: PackedWeights, threads: int) -> Side:
-    """Where there are few rows, the op takes a time that shows, as does room for the sums."""
+    """What is left where the op, which is felt with few rows, and room for the sums, which is felt
+    with many, come from elsewhere."""
     from bnnlib.kernels import cpu, pieces
 
     @cache
