@@ -15,6 +15,11 @@ def filter_codes(weight: Tensor) -> Tensor:
     return (bits << torch.arange(FILTER_BITS, device=weight.device)).sum(2)
 
 
+def merge_inverses(codes: Tensor) -> Tensor:
+    """Codes as above -> the lower one of each filter and its inverse, below 256."""
+    return torch.minimum(codes, 2**FILTER_BITS - 1 - codes)
+
+
 def unique_filters(weight: Tensor) -> dict[str, int]:
     """Distinct 3x3 sign filters of a convolution, counted four ways; weight: (out, in, 3, 3).
 
@@ -23,7 +28,7 @@ def unique_filters(weight: Tensor) -> dict[str, int]:
     are one. `total` is out * in, what the counts are fractions of.
     """
     codes = filter_codes(weight)
-    merged = torch.minimum(codes, 2**FILTER_BITS - 1 - codes)
+    merged = merge_inverses(codes)
     return {
         "total": codes.numel(),
         "pooled": codes.unique().numel(),

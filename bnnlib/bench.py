@@ -27,7 +27,8 @@ from bnnlib.recipe import Recipe
 from bnnlib.timing import Side, compare, show
 from bnnlib.xnor import PackedWeights, pack_signs, pack_weights, xnor_matmul
 
-FEW_ROWS = 16  # up to here reading the weights, not arithmetic, is what takes the time
+FEW_ROWS = 16  # up to here reading the weights takes the time: arithmetic is no bound
+MANY_ROWS = 16  # from here on the plain kernels, which make little of few, are timed
 MOST_ON_ONE_THREAD = 2**31  # multiply-adds that libraries are timed on one thread for, too
 MOST_NARROW = 2**36  # where bfloat16 and int8 have no instructions of their own, they take long
 CHUNK = 500  # images that the reference holds at a time, in float64
@@ -181,14 +182,14 @@ def _ours(x: Tensor, w: Tensor, thresholds: Tensor, device: str) -> list[Side]:
 
 
 def _kernel_alone(words: Tensor, weights: PackedWeights, threads: int) -> Side:
-    """What is left where the op, which is felt with few rows, and room for the sums, which is felt
-    with many, come from elsewhere."""
+    """The kernel, writing to sums that are there: without the op, whose cost shows with few rows,
+    and without room for the sums, whose cost shows with many."""
     from bnnlib.kernels import cpu, pieces
 
     @cache
     def ready() -> tuple[Tensor, tuple]:
-        """When the side is called, and has its threads."""
-        return cpu.product(words, weights.tensors, weights.shape, None)
+        """At the first call, when torch has this side's threads: rows are cut for so many."""
+        return cpu.prepared_matmul(words, weights.tensors, weights.shape, None)
 
     def again() -> Tensor:
         sums, call = ready()
@@ -233,7 +234,7 @@ def _others(x: Tensor, w: Tensor, device: str) -> list[Side]:
     every, work = torch.get_num_threads(), len(x) * w.numel()
     products = baselines.float32_products(device)
     products += baselines.narrow_products(device) if work <= MOST_NARROW else []
-    products += baselines.plain_products(device) if len(x) >= FEW_ROWS else []
+    products += baselines.plain_products(device) if len(x) >= MANY_ROWS else []
     sides = [Side(by.name, by.output, _multiply(by, x, w), every) for by in products]
     if every > 1 and device == "cpu" and work <= MOST_ON_ONE_THREAD:
         told = (baselines.DEFAULT.name, baselines.ONEDNN.name)  # NumPy's BLAS asks nobody
@@ -274,7 +275,7 @@ def _float_networks(blocks: list[folding.Block], batch: int, device: str) -> dic
     if blocks[0].signs.dim() == 4:
         return {f"{default.name}, channels last": baselines.float_network(blocks, default, default)}
     pairs = [(by, by) for by in (default, *others, *baselines.narrow_products(device)[:-1])]
-    if batch >= FEW_ROWS:
+    if batch >= MANY_ROWS:
         plain = baselines.plain_products(device)
         pairs += [(plain[0], by) for by in plain]
     return {by.name: baselines.float_network(blocks, first, by) for first, by in pairs}

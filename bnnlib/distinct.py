@@ -1,6 +1,6 @@
 """Convolutions with 3x3 signs that apply each distinct filter once a map, and what that gains.
 
-An inverse is the same filter, its response negated. What filters are, and how many: `filters`.
+An inverse counts as the same filter, its response negated. `filters` counts how many there are.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from bnnlib.analysis import FILTER_BITS, filter_codes
-from bnnlib.filters import merge_inverses, signs_of
+from bnnlib.analysis import FILTER_BITS, filter_codes, merge_inverses
+from bnnlib.filters import signs_of
+from bnnlib.kernels.cpu import up
 from bnnlib.kernels.threads import in_parts
 from bnnlib.timing import Side, compare
 from bnnlib.xnor import pack_signs, pack_weights, xnor_conv2d
 
 TOGETHER = 8  # maps whose responses are added up in bytes: 8 x 9 fits one
+MOST_MAPS = np.iinfo(np.int16).max // FILTER_BITS  # whose sums an int16 holds
 BLOCK = 256  # positions that `conv2d` works on at a time
 EVERY, DISTINCT, PACKED = "every filter, map by map", "distinct filters, map by map", "packed"
 
@@ -56,7 +58,7 @@ def plan(weight: Tensor, shared: bool = True) -> Plan:
     every filter, repeated or not."""
     codes = filter_codes(weight)
     kinds, (outputs, maps) = merge_inverses(codes), codes.shape
-    width = -(-maps // TOGETHER) * TOGETHER
+    width = up(maps, TOGETHER)
     filters, places = np.zeros((width, outputs), np.int64), np.zeros((outputs, width), np.int64)
     counts = np.zeros(width, np.int64)
     for channel, column in enumerate(kinds.T):
@@ -76,9 +78,12 @@ def conv2d(x: Tensor, plan: Plan) -> Tensor:
     """
     batch, maps, height, width = x.shape
     if x.dtype != torch.int8 or x.abs().amax() > 1:
-        raise ValueError(f"x must be int8 with values -1, 0 and +1, but is {x.dtype}")
-    if maps != plan.maps or maps > np.iinfo(np.int16).max // FILTER_BITS:
-        raise ValueError(f"the filters are for {plan.maps} maps of at most 3640, but x has {maps}")
+        largest = x.abs().amax()
+        raise ValueError(f"x must be int8 with values -1, 0 and +1, not {x.dtype} up to {largest}")
+    if maps != plan.maps or maps > MOST_MAPS:
+        raise ValueError(
+            f"the filters are for {plan.maps} maps of at most {MOST_MAPS}, but x has {maps}"
+        )
     padded = F.pad(x, (1, 1, 1, 1)).transpose(0, 1)
     shifted = [padded[..., i : i + height, j : j + width] for i in range(3) for j in range(3)]
     windows = torch.stack(shifted, 1).flatten(2)  # (C, 9, positions)

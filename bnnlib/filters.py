@@ -2,8 +2,8 @@
 
 A filter of nine signs is one of 512 kinds, and with its inverse one of 256. Counts have the keys of
 `analysis.unique_filters`: over a whole layer (`pooled`) or among the filters that read one input
-map, summed over the maps (`per_map`), an inverse being another filter or the same (`..._merged`).
-Only filters that read the same map can share their work; `distinct` lets them.
+map, summed over the maps (`per_map`), an inverse being another filter or the same (`_merged`).
+Only filters that read the same map can share their work; `distinct` makes them.
 
 An operation here is what one filter does at one position: XNOR of nine bits, and their count.
 """
@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 
-from bnnlib.analysis import FILTER_BITS, filter_codes, filters_of
+from bnnlib.analysis import FILTER_BITS, filter_codes, filters_of, merge_inverses
 from bnnlib.models import CONVNET_CHANNELS, CONVNET_SIDE
 
 KINDS = 2**FILTER_BITS
@@ -183,11 +183,6 @@ def extrapolation(
     frame = pd.DataFrame(columns, index=range(1, len(weights) + 1))
     frame.loc["mean"] = frame.mean()
     return frame.round(1).reset_index(names="layer")
-
-
-def merge_inverses(codes: Tensor) -> Tensor:
-    """The lower code of a filter and its inverse, below 256."""
-    return torch.minimum(codes, KINDS - 1 - codes)
 
 
 def signs_of(codes: Tensor) -> Tensor:

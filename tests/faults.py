@@ -126,7 +126,7 @@ def numbers(folder: Path, profile: str = "smoke") -> dict:
 
 
 def _untimed(findings: dict) -> dict:
-    """Of times, only that they were taken."""
+    """Of times, only their names."""
     times = {name for name in findings if any(word in name for word in TIMES)}
     others = {name: value for name, value in findings.items() if name not in times}
     return {"findings": others, "times": sorted(times)}

@@ -44,8 +44,11 @@ def test_every_side_is_there(measured):
     sides = {row["implementation"] for row in measured["rows"] if row["kind"] == "matmul"}
     assert sides >= {"ours", "plain float32", "plain on words", "torch float32", "NumPy float32"}
     assert sides >= {"torch bfloat16", "torch int8", "ours, the kernel alone"}
-    for own in (named(measured["rows"], "ours"), named(measured["rows"], "torch float32")):
+    for name in ("ours", "ours, the kernel alone", "torch float32"):
+        own = named(measured["rows"], name)
         assert {row["threads"] for row in own} == {1, torch.get_num_threads()}
+    shapes = {row["what"] for row in measured["rows"] if row["kind"] == "matmul"}
+    assert {row["what"] for row in named(measured["rows"], "ours, the kernel alone")} == shapes
     ours = {(row["output"], row["packing"]) for row in named(measured["rows"], "ours")}
     assert ours >= {("int32", False), ("int32", True), ("bits", False), ("bits", True)}
     assert {"mlp", "convnet"} <= {row["kind"] for row in measured["rows"]}

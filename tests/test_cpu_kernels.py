@@ -85,17 +85,21 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("rows", [0, 1, 7, 24, 241, 4096, 10_000])
-def test_rows_are_cut_evenly_into_as_many_pieces_for_each_thread(rows, threads, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("shape", [(4096, 4096), (8192, 8192), (64, 1152), (128, 27)])
+@pytest.mark.parametrize("rows", [0, 1, 7, 24, 51, 241, 4096, 10_000])
+def test_rows_are_cut_evenly_for_all_threads(rows, shape, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    tiles = np.empty((32, 4, 64, 32), np.int64)  # 4096 x 4096
-    pieces, together, across = cpu._parts(rows, tiles, 1)
-    blocks = pieces // across
-    assert (blocks - 1) * together < rows <= blocks * together
-    if blocks > 1:
-        assert blocks % threads == 0
-        assert together < rows / blocks + xnor_product.WORD_ROWS
+    packed, _ = cpu.layout(shape)[0]
+    tiles = np.empty(packed, np.int64)
+    pieces, blocks, across = cpu._parts(rows, tiles, 1)
+    assert pieces == blocks * across and 1 <= across <= len(tiles)
+    starts = [xnor_product.start(rows, blocks, i) for i in range(blocks + 1)]
+    lengths = np.diff(starts)
+    assert (starts[0], starts[-1]) == (0, rows)
+    assert lengths.max(initial=0) <= xnor_product.longest(rows, blocks)
+    assert lengths.max(initial=0) <= rows / blocks + xnor_product.WORD_ROWS
+    assert blocks % threads == 0 or blocks < threads or max(lengths) <= xnor_product.WORD_ROWS
 
 
 # Packing

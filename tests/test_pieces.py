@@ -185,14 +185,42 @@ xnor_matmul(pack_signs(x), pack_weights(torch.ones(500, 70)))
         assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system lets nobody choose")
-def test_a_helper_keeps_away_from_the_processor_of_who_asks(monkeypatch):
+@pytest.fixture
+def processors():
+    """Those that this thread may use, and may use again afterwards."""
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is nothing to choose")
     allowed = os.sched_getaffinity(0)
-    for processor in sorted(allowed) * 2:
-        monkeypatch.setattr(pieces, "_processor", lambda here=processor: here)
-        assert share(4, 2) == [1] * 4
-        helper = pieces._all[0]._thread.native_id
-        assert os.sched_getaffinity(helper) == (allowed - {processor} or allowed)
+    yield allowed
+    os.sched_setaffinity(0, allowed)
+
+
+def test_a_thread_knows_its_processor(processors):
+    for processor in processors:
+        os.sched_setaffinity(0, {processor})
+        assert pieces._processor() == processor
+
+
+def test_a_helper_keeps_off_the_processor_of_its_caller(processors):
+    assert share(4, 2) == [1] * 4
+    helper = pieces._all[0]
+    for processor in sorted(processors) * 2:
+        helper.keep_away_from(processor)
+        assert os.sched_getaffinity(helper._thread.native_id) == processors - {processor}
+
+
+def test_callers_with_one_processor_leave_helpers_where_they_are(processors):
+    assert share(4, 2) == [1] * 4
+    helper, first = pieces._all[0], min(processors)
+    helper.keep_away_from(first)
+    elsewhere = os.sched_getaffinity(helper._thread.native_id)
+    other = min(elsewhere)
+    os.sched_setaffinity(0, {other})
+    helper.keep_away_from(other)  # who has no other processor
+    assert os.sched_getaffinity(helper._thread.native_id) == elsewhere
+    os.sched_setaffinity(0, processors)
+    helper.keep_away_from(other)
+    assert os.sched_getaffinity(helper._thread.native_id) == processors - {other}
 
 
 def test_what_was_done_is_not_held():

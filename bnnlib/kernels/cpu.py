@@ -29,7 +29,7 @@ PIECES = 2  # for each thread, at least, where there are rows and columns enough
 
 
 def up(number: int, multiple: int) -> int:
-    """The least multiple that is no smaller."""
+    """The least multiple of `multiple` that is not below `number`."""
     return -(-number // multiple) * multiple
 
 
@@ -173,32 +173,31 @@ def _results(
 
 
 def _parts(rows: int, tiles: np.ndarray, planes: int) -> tuple[int, int, int]:
-    """(pieces, rows of each, column parts): rows are cut first, columns too where rows are few.
+    """(pieces, blocks of rows, column parts): rows are cut first, columns too where rows are few.
 
-    Weights that are read as quickly as rows may be read again for a few rows each. Rows are cut
-    evenly, so that no thread has a piece more than another.
+    Weights that are read as quickly as rows may be read again for a few rows each. No thread should
+    have a block more than another.
     """
     threads = torch.get_num_threads()
     wanted = PIECES * threads
     blocks = -(-rows // xnor_product.rows_at_a_time(tiles, planes))
     if tiles.nbytes <= xnor_product.PREPARED:
         blocks = max(blocks, min(wanted, -(-rows // ROWS)))
-    if blocks > 1:
+    if blocks >= threads:
         blocks = up(blocks, threads)
-    together = up(-(-rows // max(blocks, 1)), WORD_ROWS) or WORD_ROWS
-    blocks = -(-rows // together)
-    across = min(len(tiles), -(-wanted // max(blocks, 1))) if blocks < wanted else 1
-    return blocks * across, together, across
+    blocks = max(1, min(blocks, -(-rows // WORD_ROWS)))
+    across = min(len(tiles), -(-wanted // blocks)) if blocks < wanted else 1
+    return blocks * across, blocks, across
 
 
-def product(
+def prepared_matmul(
     x: Tensor,
     w: list[Tensor],
     shape: tuple[int, int],
     thresholds: Tensor | None,
     out: Tensor | None = None,
 ) -> tuple[Tensor, tuple]:
-    """What `xnor_matmul` returns, and the call of `share` that fills it."""
+    """What `xnor_matmul` returns, not filled yet, and the arguments of `share` that fill it."""
     n, k = shape
     rows = x.contiguous().numpy()
     planes = rows.shape[1] if rows.ndim == 3 else 1
@@ -219,7 +218,7 @@ def xnor_matmul(
     out: Tensor | None = None,
 ) -> Tensor:
     """As `reference.xnor_matmul`; out: where the sums go, (M, N) int32 or float32."""
-    result, call = product(x, w, shape, thresholds, out)
+    result, call = prepared_matmul(x, w, shape, thresholds, out)
     share(*call)
     return result
 

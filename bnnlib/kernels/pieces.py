@@ -128,17 +128,17 @@ class Helper:
         self._away_from = NOWHERE
 
     def keep_away_from(self, processor: int) -> None:
-        """Run on the caller's other processors, if it has others.
+        """Let it run on every processor that the caller may use but this; if there are any.
 
-        Linux may wake a thread on the processor of the one who wakes it, and leave it there: then
-        it begins when the caller is done.
+        Linux may place a woken thread on its waker's processor and leave it there: then it would
+        begin when the caller is done.
         """
         if processor == self._away_from:
             return
-        self._away_from = processor
-        if others := os.sched_getaffinity(0) - {processor}:
-            with suppress(OSError):  # one of them is gone since
+        with suppress(OSError):  # none of them is left, or the system forbids it
+            if others := os.sched_getaffinity(0) - {processor}:
                 os.sched_setaffinity(self._thread.native_id, others)
+                self._away_from = processor
 
     def ask(self, kernel: Callable, arguments: tuple, pieces: np.ndarray) -> None:
         self._asked.put((kernel, arguments, pieces))
@@ -179,10 +179,6 @@ class Helper:
 
 NOTHING = np.empty(0, np.int64)
 NOWHERE = -1
-# The processor that this thread runs on, where a system tells and lets choose.
-_processor = (
-    ctypes.PyDLL(None).sched_getcpu if hasattr(os, "sched_setaffinity") else lambda: NOWHERE
-)
 _calls = np.zeros(2 * LINE, np.int64)  # the first of them: how often helpers were called
 _all: list[Helper] = []
 _free: list[Helper] = []
@@ -190,7 +186,7 @@ _free: list[Helper] = []
 
 if hasattr(os, "sched_setaffinity"):
     _processor = ctypes.PyDLL(None).sched_getcpu  # the one that this thread runs on
-else:  # this system lets nobody choose
+else:  # this system cannot bind threads to processors
 
     def _processor() -> int:
         return NOWHERE
@@ -237,9 +233,10 @@ def share(kernel: Callable, arguments: tuple, count: int, threads: int) -> None:
     helpers = _take(min(threads, count) - 1)
     if helpers:
         pieces[CALLS] = _calls.ctypes.data
+        here = _processor()
     try:
         for helper in helpers:
-            helper.keep_away_from(_processor())
+            helper.keep_away_from(here)
             helper.ask(kernel, arguments, pieces)
         kernel(*arguments, pieces)
         if helpers:

@@ -11,9 +11,11 @@ from bnnlib.kernels.pieces import begin, draw, finish
 from bnnlib.kernels.reference import PLANES
 from bnnlib.kernels.xnor_product import (
     inner,
+    longest,
     prepare,
     room,
     row_shape,
+    start,
     sum_up,
     write,
 )
@@ -142,7 +144,7 @@ def gather(x, geometry, pixel, words, to, outside):
 
 
 @njit(nogil=True, cache=True)
-def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, together, across, pieces):
+def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, blocks, across, pieces):
     """As `matmul`, for the output pixels of images x, as `lines`, for rows.
 
     tap_sums (taps, N in whole tiles) int32: a tap off the image was counted as if -1 (or, of
@@ -151,7 +153,7 @@ def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, togeth
     begin(pieces)
     planes, tiles, taps = x.shape[3], weights.shape[0], tap_sums.shape[0]
     k, pixels = taps * geometry[0], x.shape[0] * geometry[7] * geometry[8]
-    together, scale = min(together, pixels), (1 << planes) - 1
+    together, scale = longest(pixels, blocks), (1 << planes) - 1
     words = np.empty(((k + 63) // 64, planes), np.uint64)
     rows, codes, counts, sums = room(weights, planes, together)
     outside, missing = np.empty((together, taps), np.int32), np.empty(together, np.int32)
@@ -159,8 +161,8 @@ def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, togeth
     direct = weights.itemsize > 1 and planes == 1 and geometry[0] & 63 == 0
     piece = draw(pieces)
     while piece >= 0:
-        low, part = piece // across * together, piece % across
-        high = min(low + together, pixels)
+        block, part = piece // across, piece % across
+        low, high = start(pixels, blocks, block), start(pixels, blocks, block + 1)
         if prepared != low:
             for r in range(high - low):
                 to = rows[r].ctypes.data if direct else words.ctypes.data

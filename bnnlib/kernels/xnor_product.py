@@ -200,6 +200,18 @@ def rows_at_a_time(weights, planes):
     return max(1, PREPARED // (count * size) // ROWS) * ROWS
 
 
+@inner
+def start(rows, blocks, number):
+    """The row that begins a block: they have as many rows as each other, but for WORD_ROWS."""
+    return min((rows + WORD_ROWS - 1) // WORD_ROWS * number // blocks * WORD_ROWS, rows)
+
+
+@inner
+def longest(rows, blocks):
+    """Rows of the longest block, at most."""
+    return min(((rows + WORD_ROWS - 1) // WORD_ROWS + blocks - 1) // blocks * WORD_ROWS, rows)
+
+
 @njit(nogil=True)
 def room(weights, planes, together):
     """Room for so many prepared rows, for codes, and for the counts and sums of those at a tile."""
@@ -212,20 +224,20 @@ def room(weights, planes, together):
 
 
 @njit(nogil=True, cache=True)
-def matmul(x, weights, k, tables, thresholds, out, bits, together, across, pieces):
-    """Pieces of a product: `together` rows and one of `across` parts of the columns.
+def matmul(x, weights, k, tables, thresholds, out, bits, blocks, across, pieces):
+    """Pieces of a product: one of `blocks` of the rows and one of `across` parts of the columns.
 
     x (M, planes, words) uint64; out (M, N) int32 and bits (M, words) int64, of which one is
     written: see `write`.
     """
     begin(pieces)
-    planes, tiles, together = x.shape[1], weights.shape[0], min(together, len(x))
-    rows, codes, counts, sums = room(weights, planes, together)
+    planes, tiles = x.shape[1], weights.shape[0]
+    rows, codes, counts, sums = room(weights, planes, longest(len(x), blocks))
     stacked, prepared = row_shape(weights, planes)[0], -1
     piece = draw(pieces)
     while piece >= 0:
-        low, part = piece // across * together, piece % across
-        high = min(low + together, len(x))
+        block, part = piece // across, piece % across
+        low, high = start(len(x), blocks, block), start(len(x), blocks, block + 1)
         if prepared != low:
             for r in range(high - low):
                 prepare(weights, x[low + r].T, tables, codes, rows, r)
