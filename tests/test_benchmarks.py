@@ -57,15 +57,19 @@ def test_it_times_both_sides_and_leaves_its_table(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(bench_training, "RECIPES", {"mlp": tiny})
     monkeypatch.setattr(bench_training, "ROOT", tmp_path)
 
-    def in_a_process(side, name, steps):
-        return {"seconds": [0.1 if side == "ours" else 0.3] * steps, "peak_mb": 9}
+    def in_a_process(side, name, steps, kept):
+        seconds = {("ours", True): 0.125, ("ours", False): 0.1, ("plain", True): 0.3}
+        return {"seconds": [seconds.get((side, kept), 0.4)] * steps, "peak_mb": 9 + kept}
 
     monkeypatch.setattr(bench_training, "in_a_process", in_a_process)
     monkeypatch.setattr("sys.argv", ["bench_training", "--rounds", "1", "--steps", "3"])
     assert bench_training.main() == 0
-    assert "ours over the faster plain one: 3.00 x" in capsys.readouterr().out
+    assert "ours over the fastest plain one: 3.00 x; memory 1.00 x" in capsys.readouterr().out
     (path,) = tmp_path.rglob("training-*.json")
-    assert [row["side"] for row in json.loads(path.read_text())["rows"]] == ["plain", "ours"]
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["side"], row["memory_kept"]) for row in rows] == [
+        ("plain", False), ("plain", True), ("ours", False), ("ours", True)
+    ]  # fmt: skip
 
 
 def test_a_measurement_is_of_real_steps(monkeypatch):
