@@ -139,7 +139,7 @@ class BinaryActivation(nn.Module):
 
 
 class Pooling(torch.autograd.Function):
-    """2x2 maxima of x (B, C, H, W), H and W even. Between the passes it keeps how far the
+    """2x2 maxima of x (B, C, H, W), H and W even, W < 2^15. Between the passes it keeps how far the
     largest is from the first of four, two bytes an output; torch keeps x, and eight-byte places."""
 
     @staticmethod
@@ -157,7 +157,8 @@ class Pooling(torch.autograd.Function):
 
 
 class MaxPool2x2(nn.Module):
-    """x (B, C, H, W), H and W even -> (B, C, H / 2, W / 2); the gradient goes to the largest."""
+    """x (B, C, H, W), H and W even, W < 2^15 -> (B, C, H / 2, W / 2); the gradient goes to the
+    largest."""
 
     def forward(self, x: Tensor) -> Tensor:
         return Pooling.apply(x)
