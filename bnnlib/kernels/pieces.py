@@ -24,10 +24,9 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
-
-from bnnlib.kernels.llvm import LONG
 
 LINE = 8  # int64 in a line of a cache: what several threads write has lines of its own
 DRAWN, FINISHED, INSIDE, COUNT, CALLS = (LINE * i for i in range(5))  # where in `pieces`
@@ -42,7 +41,7 @@ def add(typing, address, number):
     """Add to the int64 at an address, undivided by other threads; -> what it was."""
 
     def emit(context, b, signature, arguments):
-        pointer = b.inttoptr(arguments[0], LONG.as_pointer())
+        pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
         return b.atomic_rmw("add", pointer, arguments[1], "acq_rel")
 
     return types.int64(types.intp, types.int64), emit
@@ -53,7 +52,7 @@ def read(typing, address):
     """The int64 at an address, which other threads change."""
 
     def emit(context, b, signature, arguments):
-        pointer = b.inttoptr(arguments[0], LONG.as_pointer())
+        pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
         return b.load_atomic(pointer, "acquire", 8)
 
     return types.int64(types.intp), emit
