@@ -60,6 +60,7 @@ EVENING_CODES_CIFAR10 = {
     "batch_size": 100,
     "epochs": 5,
 }
+EVENING_CIFAR10 = {**HIGH_CIFAR10, "epochs": 15}
 EVENING_SVHN = {"epochs": 2, "train_images": 120_000}
 
 
@@ -112,15 +113,15 @@ EVENING = {
     "mnist-theano-float": {"epochs": 30},
     "mnist-torch7": {"epochs": 30, "halve_every": 3.0},
     "mnist-torch7-code": {"epochs": 30, "halve_every": 3.0},
-    "cifar10-theano": {"epochs": 15},
-    "cifar10-theano-float": {"epochs": 15},
+    "cifar10-theano": EVENING_CIFAR10,
+    "cifar10-theano-float": EVENING_CIFAR10,
     "cifar10-torch7": {"epochs": 15, "halve_every": 1.5},
     "cifar10-torch7-code": {"epochs": 15, "halve_every": 1.5},
     "svhn-theano": EVENING_SVHN,
     "svhn-theano-float": EVENING_SVHN,
     "svhn-torch7": {**EVENING_SVHN, "halve_every": 0.2},
     "svhn-torch7-code": {**EVENING_SVHN, "halve_every": 0.2},
-    **_each(ablations.CIFAR10_ABLATIONS, {"epochs": 15}),
+    **_each(ablations.CIFAR10_ABLATIONS, EVENING_CIFAR10),
     **_each(ablations.GRADIENTS, {"epochs": 10}),
     **_each(ablations.SHIFT, {"epochs": 10, "halve_every": 1.25}),
     **_each(ablations.GAPS_MNIST, {"epochs": 10}),
