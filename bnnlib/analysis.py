@@ -16,7 +16,7 @@ def filter_codes(weight: Tensor) -> Tensor:
 
 
 def merge_inverses(codes: Tensor) -> Tensor:
-    """Codes as above -> the lower one of each filter and its inverse, below 256."""
+    """Codes below 512, any shape -> the lower one of each filter and its inverse, below 256."""
     return torch.minimum(codes, 2**FILTER_BITS - 1 - codes)
 
 

@@ -90,8 +90,8 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
 @pytest.mark.parametrize("rows", [0, 1, 7, 24, 51, 241, 4096, 10_000])
 def test_rows_are_cut_evenly_for_all_threads(rows, shape, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    packed, _ = cpu.layout(shape)[0]
-    tiles = np.empty(packed, np.int64)
+    packed, dtype = cpu.layout(shape)[0]
+    tiles = torch.empty(packed, dtype=dtype).numpy()
     pieces, blocks, across = cpu._parts(rows, tiles, 1)
     assert pieces == blocks * across and 1 <= across <= len(tiles)
     starts = [xnor_product.start(rows, blocks, i) for i in range(blocks + 1)]

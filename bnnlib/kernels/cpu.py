@@ -197,7 +197,8 @@ def prepared_matmul(
     thresholds: Tensor | None,
     out: Tensor | None = None,
 ) -> tuple[Tensor, tuple]:
-    """What `xnor_matmul` returns, not filled yet, and the arguments of `share` that fill it."""
+    """What `xnor_matmul` returns for these, not filled yet, and the arguments of `share` that fill
+    it, as often as it is called with them."""
     n, k = shape
     rows = x.contiguous().numpy()
     planes = rows.shape[1] if rows.ndim == 3 else 1
