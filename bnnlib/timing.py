@@ -13,7 +13,7 @@ import torch
 
 BLOCK = 0.02  # seconds that a block of calls lasts, or a single call if that takes longer
 FEWEST, MOST = 3, 25  # blocks of a side
-LONG = 5  # a first call that takes so many times a side's share needs no other
+LONG = 5  # a first call that takes so many times a side's share is itself the first block
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def compare(
 ) -> list[dict]:
     """A row for each side, its share of the time being so many seconds.
 
-    `check` is given a side's first result. A long first call is timed itself, and is the only one.
+    `check` is given a side's first result. A long first call warms nothing up: it counts, too.
     """
     threads = torch.get_num_threads()
     try:
@@ -71,7 +71,7 @@ class _Timing:
         self.checks = check(side, results.pop())
         self.seconds: list[float] = []
         if self.first >= LONG * seconds:
-            self.seconds, self.wanted = [self.first], 0
+            self.seconds, self.calls, self.wanted = [self.first], 1, FEWEST - 1
             return
         self.first = seconds_of(side.call, 1, device)  # warm
         block = min(BLOCK, seconds / FEWEST)
