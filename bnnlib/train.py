@@ -12,7 +12,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bnnlib import checkpoints, data, estimate, fit, models, parallel, progress, recipes, runs
+from bnnlib import (
+    checkpoints,
+    data,
+    estimate,
+    fit,
+    memory,
+    models,
+    parallel,
+    progress,
+    recipes,
+    runs,
+)
 from bnnlib.inputs import TrainingData, training_data
 from bnnlib.recipe import Recipe
 
@@ -44,7 +55,7 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
     parallel.require_same({f"whether {path} is there": str(finished)})
     if not finished:
         provenance = runs.provenance(device)
-        with progress.shown():
+        with progress.shown(), memory.kept():
             history, outcome, network = fit.fit(recipe, training, seed, device, _checkpoint(path))
         record = {
             "schema": runs.SCHEMA,
