@@ -10,6 +10,7 @@ worth. Leaves results/bench/retrieval-cpu.json.
 """
 
 import argparse
+import hashlib
 import sys
 import time
 from dataclasses import replace
@@ -120,6 +121,10 @@ def exact(found: tuple, wanted: tuple[Tensor, Tensor], x: Tensor, signs: Tensor)
     return bool((distances == wanted[0]).all() and (true == numbers).all() and different)
 
 
+def file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="FILE", default=PATH)
@@ -136,7 +141,8 @@ def main(arguments: list[str] | None = None) -> int:
     found = measure(words, queries, bits, SECONDS)
     made["seconds"] = round(time.monotonic() - started, 1)
     content = {"schema": runs.SCHEMA, "provenance": made, "processor": bench.processor("cpu")}
-    runs.write_record(options.out, content | {"network": NETWORK.stem} | found)
+    content |= {"network": NETWORK.stem, "network_sha256": file_hash(NETWORK)}
+    runs.write_record(options.out, content | found)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Memory that a training step frees is kept for the next one, where the C library can do that.
 
 glibc gives large blocks back to the system as soon as they are free, and the next step, which wants
-as many, waits until the system has filled them with zeros: a tenth of a training's time.
+as many, waits until the system has filled them with zeros: up to a tenth of a training's time.
 """
 
 import ctypes
@@ -10,13 +10,19 @@ from contextlib import contextmanager
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # malloc.h
 NEVER = -1  # mallopt(3): disables trimming
-# After the largest blocks glibc comes to these by itself (mallopt(3), M_MMAP_THRESHOLD).
+# The thresholds that glibc comes to by itself after the largest blocks (mallopt(3)). They replace
+# what the environment may have said, and stay.
 USUAL = {TRIM_THRESHOLD: 64 * 2**20, MMAP_THRESHOLD: 32 * 2**20, MMAP_MAX: 65536}
 
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Freed memory stays with the process within, and goes back at the end. Changes no result."""
+    """Freed memory stays with the process within, and goes back at the end. Changes no result.
+
+    That of the thread which began the process: others, such as a Dask worker's, have heaps of their
+    own, from which glibc gives large blocks back all the same. Not to be nested: it would end
+    early.
+    """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):  # macOS, musl
         yield

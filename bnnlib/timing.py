@@ -46,7 +46,8 @@ def compare(
 ) -> list[dict]:
     """A row for each side, its share of the time being so many seconds.
 
-    `check` is given a side's first result. A long first call warms nothing up: it counts, too.
+    `check` is given a side's first result. A first call that takes long is a block itself;
+    a short one only warms up.
     """
     threads = torch.get_num_threads()
     try:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from random_networks import images, random_network
 
 from benchmarks import bench_retrieval
-from bnnlib import data, folding, retrieval
+from bnnlib import data, folding, retrieval, runs
 from bnnlib.kernels import cpu, hamming_search
 from bnnlib.layers import Normalization
 from bnnlib.xnor import pack_signs, unpack_signs
@@ -158,6 +158,12 @@ def test_the_benchmark_notices_what_is_not_exact():
     assert not bench_retrieval.exact((products, places.flip(1)), wanted, x, signs)
     doubled = places[:, :1].expand(-1, bench_retrieval.TOP)
     assert not bench_retrieval.exact((products, doubled), wanted, x, signs)
+
+
+def test_the_committed_benchmark_is_of_the_committed_network():
+    record = runs.read_record(bench_retrieval.PATH)
+    assert record["network"] == bench_retrieval.NETWORK.stem
+    assert record["network_sha256"] == bench_retrieval.file_hash(bench_retrieval.NETWORK)
 
 
 def test_rankings_of_a_network_are_compared():

@@ -21,7 +21,7 @@ import gc, json, sys
 from dataclasses import replace
 from pathlib import Path
 import psutil
-from bnnlib import checkpoints, fit, recipes
+from bnnlib import checkpoints, fit, memory, recipes
 from bnnlib.inputs import training_data
 
 epochs, path = int(sys.argv[1]), Path(sys.argv[2])
@@ -34,7 +34,8 @@ def end_epoch(*arguments):
     taken.append(psutil.Process().memory_info().rss)
 
 checkpoints.EVERY, checkpoints.SHARE, fit._end_epoch = 1, 1, end_epoch
-fit.fit(recipe, training_data(recipe, "smoke"), 0, "cpu", path)
+with memory.kept():  # as `train.run` does
+    fit.fit(recipe, training_data(recipe, "smoke"), 0, "cpu", path)
 print(json.dumps(taken))
 """
 
