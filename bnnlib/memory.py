@@ -1,7 +1,7 @@
 """Memory that a training step frees is kept for the next one, where the C library can do that.
 
 glibc gives large blocks back to the system as soon as they are free, and the next step, which wants
-as many, waits until the system has filled them with zeros: up to a tenth of a training's time.
+as many, waits until the system has filled them with zeros. `benchmarks.bench_training` times both.
 """
 
 import ctypes
