@@ -8,11 +8,11 @@ import math
 from enum import StrEnum
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from bnnlib import parallel
 from bnnlib.binarize import binarize
+from bnnlib.pooling import MaxPool
 from bnnlib.products import Values, conv2d, latent, linear
 
 
@@ -138,30 +138,11 @@ class BinaryActivation(nn.Module):
         return binarize(x, self.noise if self.training else None, self.cancel, batch=True)
 
 
-class Pooling(torch.autograd.Function):
-    """2x2 maxima of x (B, C, H, W), H and W even, W < 2^15. Between the passes it keeps how far the
-    largest is from the first of four, two bytes an output; torch keeps x, and eight-byte places."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        out, places = F.max_pool2d(x, 2, return_indices=True)
-        height, width = x.shape[2:]
-        ctx.first = torch.arange(height * width, device=x.device).view(height, width)[::2, ::2]
-        ctx.save_for_backward((places - ctx.first).to(torch.int16))
-        return out
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (distance,) = ctx.saved_tensors
-        return F.max_unpool2d(grad, ctx.first + distance, 2)
-
-
 class MaxPool2x2(nn.Module):
-    """x (B, C, H, W), H and W even, W < 2^15 -> (B, C, H / 2, W / 2); the gradient goes to the
-    largest."""
+    """x (B, C, H, W), H and W even -> (B, C, H / 2, W / 2); the gradient goes to the largest."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return Pooling.apply(x)
+        return MaxPool.apply(x)
 
 
 class Dropout(nn.Module):
