@@ -22,7 +22,7 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from bnnlib import products
+from bnnlib import pooling, products
 from bnnlib.kernels import cpu, hamming_search, plain, sign_product
 
 PAGE, PROT_NONE = mmap.PAGESIZE, 0
@@ -101,7 +101,7 @@ def surroundings(end: bool, looks_up: bool, threads: int) -> Iterator[None]:
     changes = {
         cpu: {"looks_up": lambda planes=False: looks_up, "ALONE": 0, "SHARED": 0}
         | {"_in_lines": lambda shape, dtype: guarded(shape, dtype, end)},
-        sign_product: {"_scratch": lambda name, shape, dtype: guarded(shape, dtype, end)},
+        sign_product: {"_scratch": lambda size: guarded((size,), torch.uint8, end)},
         products: {"FEWEST_PRODUCTS": 0, "FEWEST_CHANNELS": 0},
     }
     before = torch.get_num_threads()
@@ -109,7 +109,7 @@ def surroundings(end: bool, looks_up: bool, threads: int) -> Iterator[None]:
     with ExitStack() as stack:
         for module, values in changes.items():
             stack.enter_context(patch.multiple(module, **values))
-        for module in (cpu, sign_product, hamming_search, products):
+        for module in (cpu, sign_product, hamming_search, pooling, products):
             stack.enter_context(patch.object(module, "torch", _torch(end)))
         for module in (cpu, plain):
             stack.enter_context(patch.object(module, "np", _numpy(end)))

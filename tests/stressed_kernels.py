@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bnnlib import fused, products, retrieval, xnor
 from bnnlib.kernels import cpu, elementwise, hamming_search, plain, reference
+from bnnlib.pooling import MaxPool
 from bnnlib.products import Values
 from bnnlib.xnor import PackedWeights
 
@@ -113,8 +114,7 @@ def convolutions(end, seed, shape, filters, stride, padding, planes) -> None:
 
 def _trained(chance: Random) -> dict:
     dense = chance.random() < 0.5
-    # Of odd heights test_products knows that they read outside: see test_idle_vectors there.
-    sides = () if dense else (2 * chance.randint(1, 4), chance.randint(1, 12))
+    sides = () if dense else (chance.randint(1, 8), chance.randint(1, 12))
     most = 100 if dense else 40
     return {
         "shape": (chance.randint(1, 40 if dense else 4), size(chance, most), *sides),
@@ -214,11 +214,30 @@ def plain_kernels(end, seed, m, n, k) -> None:
     assert np.array_equal(found, expected.numpy())
 
 
+def _pooled(chance: Random) -> dict:
+    sides = 2 * chance.randint(1, 6), 2 * chance.randint(1, 6)
+    return {"shape": (chance.randint(1, 4), *sides, size(chance, 70))}
+
+
+def poolings(end, seed, shape) -> None:
+    """Of integers, so that many are equal: the gradient goes to the same one of them as torch's."""
+    images = integers(shape, seed, -2, 3).float()
+    grad = integers((shape[0], shape[1] // 2, shape[2] // 2, shape[3]), seed + 1, -9, 10).float()
+    found = []
+    for pool, place in ((MaxPool.apply, end), (lambda x: F.max_pool2d(x, 2), None)):
+        x, g = (one if place is None else copied(one, place) for one in (images, grad))
+        x = x.movedim(-1, 1).requires_grad_()
+        out = pool(x)
+        found.append((out, *torch.autograd.grad(out, x, g.movedim(-1, 1))))
+    assert all(map(torch.equal, *found))
+
+
 STRESSED = {
     "products of packed rows": Stress(_dense, dense_products),
     "convolutions of packed images": Stress(_convolved, convolutions),
     "Hamming searches": Stress(_searched, hamming_searches),
     "one-pass updates": Stress(_in_a_line, elementwise_kernels),
+    "max pooling": Stress(_pooled, poolings),
     "plain yardsticks": Stress(_yardsticks, plain_kernels),
     "products of training and their gradients": Stress(_trained, products_of_training),
 }

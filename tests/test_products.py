@@ -1,5 +1,6 @@
 """The look-up products against float64 matrix products and convolutions."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -179,10 +180,29 @@ def test_the_gradient_s_memory_is_taken_again_only_when_the_optimizer_lets_go():
     assert weight.grad.data_ptr() == place and torch.equal(weight.grad, first)
 
 
-def test_idle_vectors_read_inside_the_planes():
-    from bnnlib.kernels import sign_product
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 40),
+    types=st.sampled_from([("float32", "float32"), ("int16", "int16"), ("int16", "float32")]),
+    gaps=st.booleans(),
+)
+def test_numbers_are_turned(rows, columns, types, gaps):
+    from bnnlib.kernels.transpose import transpose
 
-    grid = sign_product._Grid(torch.ones(1, 4, 3, 8))
-    row = 4 * 10  # four channels of 8 positions and two borders
-    vectors = sign_product._vectors(grid, row, 8)
-    assert (vectors[:, 0] + grid.shifts(row).min() >= 0).all()
+    wide = np.arange(-50, 1550).astype(types[0]).reshape(40, 40)
+    source = wide[:rows, :columns] if gaps else wide[:rows, :columns].copy()
+    target = np.full((columns + 1, rows + gaps), 7, types[1])
+    transpose(source, target[:columns, :rows])
+    assert np.array_equal(target[:columns, :rows], source.T)
+    assert (target[columns] == 7).all() and (target[:, rows:] == 7).all()
+
+
+def test_a_strip_is_cut_where_its_outputs_are_too_many():
+    from bnnlib.kernels import lookup
+
+    for side in (1, 3):
+        fewest = lookup.ROWS // side
+        assert [lookup.shifted_pieces(n, side) for n in (1, fewest, fewest + 1)] == [1, 1, 2]
+    x = inputs((2, lookup.ROWS // 3 + 5, 3, 9), Values.SIGNS)
+    check(x, weights((7, x.shape[1], 3, 3)), Values.SIGNS)

@@ -7,7 +7,7 @@ float32 sums stay float32 sums, in another order, and int16 sums are exact.
 
 Two products cover forward and backward of dense layers and convolutions:
 
-    shifted   out[p, k] = sum over t, r of S[t, r, k] X[r, p + shift[t]]   lanes are positions p
+    shifted   out[p, k] = sum over t, r of S[t, r, k] X[p - shift[t], r]   lanes are positions p
     gathered  out[t, k, n] = sum over p of S[p + shift[t], k] G[p, n]      lanes are outputs n
 
 Both walk over steps, a table each, as many at a time as stay in a first-level cache. An entry is a
@@ -21,6 +21,8 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+
+from bnnlib.kernels.transpose import transpose
 
 VECTOR_BYTES = 32  # LLVM cuts or joins vectors to the width of the processor
 VECTORS = 2
@@ -188,55 +190,92 @@ def lines(rows, like):
 
 
 @njit(nogil=True, cache=True)
-def shifted(planes, vectors, shifts, codes, out, first, last):
-    """Pieces first .. last - 1 of out (P, K) float32 = the shifted product.
+def shifted(images, vectors, side, codes, out, first, last):
+    """Pieces first .. last - 1 of out (B, H, W, K) float32 = the shifted product, side x side taps.
 
-    planes (., pitch) float32 or int16; vectors (2 * tiles, 3): where in the planes' memory the
-    lanes of a vector begin for the first channel and no shift, where they go in out, how many
-    count. The next channel is a pitch further, a tap `shifts` (T,); codes (T * groups, K in fours)
-    of four channels each. A piece is one tile of ROWS outputs.
+    images (B, H, W, R) float32 or int16; vectors (2 * strips, 3): of each vector of a strip the
+    image, the column, and how many of its lanes count; codes (T * ceil(R / 4), K in fours).
+
+    A piece is a strip of an image from the last row to the first, and as many outputs as there are
+    sums for `side` rows: a table serves the outputs above, beside and below it.
     """
-    size, step, steps = planes.itemsize, codes.strides[0], len(codes)
-    lanes, groups, block = VECTOR_BYTES // size, steps // len(shifts), TABLE_BYTES // SIGN_TABLE
-    table, sums = np.empty(TABLE_BYTES + 64, np.uint8), lines(min(ROWS, codes.shape[1]), planes)
-    pieces = shifted_pieces(out.shape[1])
+    height, outputs, reach = images.shape[1], out.shape[3], side // 2
+    groups, lanes = (images.shape[3] + 3) // 4, VECTOR_BYTES // images.itemsize
+    pieces, units = shifted_pieces(outputs, side), codes.shape[1] // TOGETHER
+    most = (units + pieces - 1) // pieces * TOGETHER
+    sums, table = lines(side * most, images), np.empty(TABLE_BYTES + 64, np.uint8)
+    pixels = np.empty((4 * groups, VECTORS, lanes + 2 * reach), images.dtype)
     for piece in range(first, last):
-        tile, low = piece // pieces, piece % pieces * ROWS
-        high, base = min(low + ROWS, out.shape[1]), aligned(table)
-        sums[:] = 0
-        for s in range(0, steps, block):
-            count = min(block, steps - s)
-            for i in range(count):
-                tap, group = (s + i) // groups, (s + i) % groups
-                for j in range(VECTORS):
-                    at = vectors[VECTORS * tile + j, 0] + shifts[tap] + 4 * group * planes.shape[1]
-                    to = base + i * SIGN_TABLE + j * VECTOR_BYTES
-                    build_signs(planes, planes.ctypes.data + at * size, planes.strides[0], to)
-            for k in range(low, high, TOGETHER):
-                here = codes.ctypes.data + s * step + k
-                to = sums.ctypes.data + (k - low) * ENTRY_BYTES
-                add_entries(planes, base, SIGN_TABLE, here, step, to, count)
-        for j in range(VECTORS):
-            _, to, count = vectors[VECTORS * tile + j]
-            for k in range(low, high, 16):
-                part = sums[k - low : min(k + 16, high) - low, j * lanes : (j + 1) * lanes]
-                for lane in range(count):
-                    line = out[to + lane, k : k + 16]
-                    for i in range(len(part)):
-                        line[i] = part[i, lane]
+        strip, part = vectors[piece // pieces * VECTORS :][:VECTORS], piece % pieces
+        low, high = units * part // pieces * TOGETHER, units * (part + 1) // pieces * TOGETHER
+        sums[:], pixels[:] = 0, 0
+        for y in range(height - 1, -reach - 1, -1):
+            if y >= 0:
+                lay_out(images, strip, y, pixels)
+                own = sums.reshape(side, most, -1)[:, : high - low]
+                add_row(pixels, codes[:, low:high], y, height, table, own)
+            if y + reach < height:
+                done = sums[(y + reach) % side * most :][: min(high, outputs) - low]
+                write(done, strip, y + reach, out[:, :, :, low:high])
+                done[:] = 0
 
 
 @njit(nogil=True, cache=True)
-def shifted_pieces(outputs):
-    """Into how many pieces `shifted` cuts a tile of so many outputs."""
-    return (outputs + ROWS - 1) // ROWS
+def lay_out(images, vectors, y, pixels):
+    """What a strip's vectors read in row y -> pixels (R or more, VECTORS, lanes between borders).
+
+    Pixels of a channel lie beside each other. Where there is none, nothing is written.
+    """
+    channels, reach = images.shape[3], (pixels.shape[2] - VECTOR_BYTES // images.itemsize) // 2
+    for j in range(VECTORS):
+        image, column, _ = vectors[j]
+        low, high = max(0, reach - column), min(pixels.shape[2], images.shape[2] - column + reach)
+        source = images[image, y, column - reach + low : column - reach + high]
+        transpose(source, pixels[:channels, j, low:high])
+
+
+@njit(nogil=True, cache=True)
+def add_row(pixels, codes, y, height, table, sums):
+    """Add what row y of a strip gives to sums (side, K, lanes): of row r in sums[r % side]."""
+    side, groups, step = len(sums), len(pixels) // 4, codes.strides[0]
+    steps, block, base = side * groups, TABLE_BYTES // SIGN_TABLE, aligned(table)
+    for s in range(0, steps, block):
+        count = min(block, steps - s)
+        for i in range(count):
+            shift, group = side - 1 - (s + i) // groups, (s + i) % groups
+            for j in range(VECTORS):
+                rows, to = pixels[4 * group :, j, shift:], base + i * SIGN_TABLE + j * VECTOR_BYTES
+                build_signs(pixels, rows.ctypes.data, pixels.strides[0], to)
+        for t in range(side):
+            row = y - side // 2 + t
+            if 0 <= row < height:
+                here, to = codes[t * steps + s :].ctypes.data, sums[row % side].ctypes.data
+                for k in range(0, codes.shape[1], TOGETHER):
+                    at = to + k * ENTRY_BYTES
+                    add_entries(pixels, base, SIGN_TABLE, here + k, step, at, count)
+
+
+@njit(nogil=True, cache=True)
+def write(sums, vectors, y, out):
+    """The lanes of sums (K, lanes of an entry) that count, to row y of out (B, H, W, K)."""
+    lanes = sums.shape[1] // VECTORS
+    for j in range(VECTORS):
+        image, column, count = vectors[j]
+        source = sums[:, j * lanes : j * lanes + count]
+        transpose(source, out[image, y, column : column + count])
+
+
+@njit(nogil=True, cache=True)
+def shifted_pieces(outputs, side):
+    """Into how many pieces `shifted` cuts a strip of so many outputs."""
+    return (side * outputs + ROWS - 1) // ROWS
 
 
 @njit(nogil=True, cache=True)
 def gathered(grads, codes, start, group, out, first, last):
     """Tiles of 16 columns first .. last - 1 of out (T, K in fours, N) = start (T, N) + the product.
 
-    grads (N / 16, groups * group, 16) float32, group 4 for signs, 3 for signs and zeros; codes
+    grads (groups * group, N) float32, group 4 for signs, 3 for signs and zeros; codes
     (groups, T * K) uint8. Several tiles are finished before they are written, because memory
     is slow where short pieces lie far apart.
     """
@@ -253,7 +292,8 @@ def gathered(grads, codes, start, group, out, first, last):
                 for k in range(high - low):
                     for lane in range(lanes):
                         part[k, lane] = start[(low + k) // out.shape[1], (t + i) * lanes + lane]
-                gather_tile(grads[t + i], codes[:, low:high], group, part)
+                tile = grads[:, (t + i) * lanes : (t + i + 1) * lanes]
+                gather_tile(tile, codes[:, low:high], group, part)
             for k in range(high - low):
                 to = out.ctypes.data + (low + k) * out.strides[1] + t * ENTRY_BYTES
                 for i in range(tiles):
@@ -270,12 +310,12 @@ def gather_tile(grads, codes, group, sums):
         count, base = min(block, len(codes) - g), aligned(table)
         for i in range(count):
             for skip in range(0, ENTRY_BYTES, VECTOR_BYTES):
-                rows = grads.ctypes.data + (g + i) * group * ENTRY_BYTES + skip
+                rows = grads.ctypes.data + (g + i) * group * grads.strides[0] + skip
                 to = base + i * advance + skip
                 if group == 4:
-                    build_signs(grads, rows, ENTRY_BYTES, to)
+                    build_signs(grads, rows, grads.strides[0], to)
                 else:
-                    build_trits(grads, rows, ENTRY_BYTES, to)
+                    build_trits(grads, rows, grads.strides[0], to)
         here, to = codes.ctypes.data + g * step, sums.ctypes.data
         for k in range(0, len(sums), TOGETHER):
             add_entries(grads, base, advance, here + k, step, to + k * ENTRY_BYTES, count)

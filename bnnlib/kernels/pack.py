@@ -7,7 +7,6 @@ from bnnlib.kernels.lookup import SCALE
 
 FOUR_BITS = np.uint32(0x40201008)  # times four bytes 0 or 1: SCALE times their code, on top
 BLOCK = 64  # rows, and groups of columns, whose codes are made at a time
-LINES = 16  # channels copied at a time: a cache line of float32, and as many planes to follow
 
 
 @njit(nogil=True, cache=True)
@@ -53,48 +52,27 @@ def row_codes(weights, codes, first, last):
 
 
 @njit(nogil=True, cache=True)
-def image_planes(images, planes, first, last):
-    """Images first .. last - 1 of (B, H, W, C) -> planes (B (H + 1) + 1, C or more, W + 2 or more).
+def sign_codes(images, side, codes, first, last):
+    """Rows first .. last - 1 of codes (groups, T, C or more), from signs (B, H, W, C) int8.
 
-    Row y of image b goes to b (H + 1) + y + 1, one place to the right; zeros fill the rest. A few
-    channels are written at a time: so many lines of memory are followed at once.
+    A group is four pixels beside each other, a tap of T = side * side those above left first. What
+    lies outside the image counts as -1. Signs are only added, because vectors don't shift bytes.
     """
     _, height, width, channels = images.shape
-    for b in range(first, last):
-        if b == 0:
-            planes[0] = 0
-        for y in range(height):
-            image, plane = images[b, y], planes[b * (height + 1) + y + 1]
-            plane[:, 0] = plane[:, width + 1 :] = plane[channels:] = 0
-            for low in range(0, channels, LINES):
-                for c in range(low, min(low + LINES, channels)):
-                    source, target = image[:, c], plane[c, 1 : width + 1]
-                    for x in range(width):
-                        target[x] = source[x]
-        planes[(b + 1) * (height + 1)] = 0
-
-
-@njit(nogil=True, cache=True)
-def row_planes(rows, planes, first, last):
-    """Channels LINES * first .. of (B, C) -> planes (C or more, B or more); zeros fill the rest."""
-    batch, channels = rows.shape
-    for low in range(first * LINES, min(last * LINES, channels), LINES):
-        high = min(low + LINES, channels)
-        for b in range(batch):
-            for c in range(low, high):
-                planes[c, b] = rows[b, c]
-        planes[low:high, batch:] = 0
-
-
-@njit(nogil=True, cache=True)
-def sign_codes(bits, shifts, starts, codes, first, last):
-    """Rows first .. last - 1 of codes (groups, T, C), from bits (positions, C).
-
-    Group g at tap t is the four positions from starts[g] + shifts[t] on.
-    """
+    outside, groups, reach = np.full(channels, np.int8(-1)), (width + 3) // 4, side // 2
     for g in range(first, last):
-        for t in range(len(shifts)):
-            p, to = starts[g] + shifts[t], codes[g, t]
-            a, b, c, d = bits[p], bits[p + 1], bits[p + 2], bits[p + 3]
-            for i in range(len(to)):
-                to[i] = (a[i] << 3 | b[i] << 2 | c[i] << 1 | d[i]) * SCALE
+        row, left = g // groups, g % groups * 4
+        for t in range(side * side):
+            y, x, to = row % height + t // side - reach, left + t % side - reach, codes[g, t]
+            inside = 0 <= y < height
+            line = images[row // height, y if inside else 0]
+            a = line[x] if inside and 0 <= x < width else outside
+            b = line[x + 1] if inside and x + 1 < width else outside
+            c = line[x + 2] if inside and x + 2 < width else outside
+            d = line[x + 3] if inside and x + 3 < width else outside
+            for i in range(channels):
+                two = np.int8(a[i] + a[i] + b[i])
+                three = np.int8(two + two + c[i])
+                twice = np.int8(three + three + d[i] + 15)  # the code: 0, 2, ..., 30
+                to[i] = np.uint8(twice) * np.uint8(SCALE // 2)
+            to[channels:] = 0

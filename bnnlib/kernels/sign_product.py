@@ -32,46 +32,29 @@ class SignProduct(torch.autograd.Function):
         ctx.save_for_backward(x.to(torch.int8))  # a quarter of the memory until the backward pass
         if not dropped:
             return _on_bits(x, weight)
-        return _shifted(x, ctx.grid, 1, _column_codes(weight), weight.shape[0], torch.int16)
+        return _shifted(x, ctx.grid, _column_codes(weight), weight.shape[0], torch.int16)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         (x,), grid = ctx.saved_tensors, ctx.grid
         codes = _row_codes(ctx.weight, grid.taps)
-        grad_x = _shifted(grad, grid, -1, codes, x.shape[1], torch.float32)
+        grad_x = _shifted(grad, grid, codes, x.shape[1], torch.float32)
         return grad_x, _gathered(x, grad, grid, ctx.dropped, ctx.weight), None
 
 
 class _Grid:
-    """How images lie in rows of positions, for x (B, C, H, W), or (B, C): one row for the batch.
-
-    Rows of images have a zero before and after, and a row of zeros lies above and below each image,
-    so that a tap never reaches into a neighbour.
-    """
+    """x (B, C, H, W) as images with nine taps, or (B, C) as one row of positions with one tap."""
 
     def __init__(self, x: Tensor):
         self.border = int(x.dim() == 4)
         self.images, self.height = (len(x), x.shape[2]) if self.border else (1, 1)
         self.width = x.shape[-1] if self.border else len(x)
-        self.taps = (1 + 2 * self.border) ** 2
-        self.rows = self.images * (self.height + self.border) + self.border
+        self.side = 1 + 2 * self.border
+        self.taps = self.side**2
 
-    def places(self, row: int, every: int) -> Tensor:
-        """Where every so-manieth position of each image's row lies, if the next row of positions is
-        `row` further: (images * height, ceil(width / every))."""
-        rows = (torch.arange(self.rows - self.border) + self.border).view(self.images, -1)
-        columns = torch.arange(0, self.width, every) + self.border
-        return rows[:, : self.height].reshape(-1, 1) * row + columns
-
-    def shifts(self, row: int) -> Tensor:
-        """How far each tap is from the position that it is for: (taps,)."""
-        reach = torch.arange(-self.border, self.border + 1)
-        return (reach[:, None] * row + reach).flatten()
-
-    def pixels(self, rows: Tensor) -> Tensor:
-        """(rows, width + border, C) -> the images in it, a view (images, height, width, C)."""
-        rows = rows[self.border :, self.border :]
-        return rows.unflatten(0, (self.images, -1))[:, : self.height]
+    def images_of(self, x: Tensor) -> Tensor:
+        """x (B, C, ...) -> (images, height, width, C), without gaps: a view where C comes last."""
+        return _channels_last(x).contiguous().view(self.images, self.height, self.width, -1)
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -120,96 +103,72 @@ def _row_codes(weight: Tensor, taps: int) -> Tensor:
 def _odd_lines(rows: int, columns: int) -> Tensor:
     """Scratch (rows, columns up to a multiple of 4) uint8, rows an odd number of cache lines apart,
     so that a column's codes don't collide in the caches; zeros beyond the columns."""
-    lines = up(columns, 64) // 64 | 1
-    codes = _scratch("codes", (rows, 64 * lines), torch.uint8)[:, : up(columns, 4)]
+    pitch = 64 * (up(columns, 64) // 64 | 1)
+    codes = _scratch(rows * pitch).view(rows, pitch)[:, : up(columns, 4)]
     codes[:, columns:] = 0
     return codes
-
-
-def _shifted(x: Tensor, grid: _Grid, sign: int, codes: Tensor, outputs: int, dtype) -> Tensor:
-    """x (B, R, ...) as `dtype`, codes (steps, outputs) -> (B, outputs, ...) float32.
-
-    sign: +1 to read each tap where it is, -1 opposite to it.
-    """
-    planes = _planes(x, grid, dtype)
-    row = planes[0].numel()
-    vectors = _vectors(grid, row, LANES[dtype])
-    layout = torch.channels_last if grid.border else torch.contiguous_format
-    out = torch.empty(len(x), outputs, *x.shape[2:], memory_format=layout)
-    arrays = planes.flatten(0, 1).numpy(), vectors.numpy(), (sign * grid.shifts(row)).numpy()
-    arrays = *arrays, codes.numpy(), _positions(out).numpy()
-    pieces = len(vectors) // 2 * lookup.shifted_pieces(outputs)
-    in_parts(lambda first, last: lookup.shifted(*arrays, first, last), pieces)
-    return out
-
-
-def _vectors(grid: _Grid, row: int, lanes: int) -> Tensor:
-    """What `lookup.shifted` takes at a time: (even number, 3), see there; the last may be idle."""
-    columns = torch.arange(0, grid.width, lanes)
-    starts = grid.places(row, lanes)
-    places = torch.arange(len(starts))[:, None] * grid.width + columns
-    counts = (grid.width - columns).clamp(max=lanes).expand_as(starts)
-    vectors = torch.stack([starts, places, counts], 2).flatten(0, 1)
-    idle = vectors[: len(vectors) % 2] * torch.tensor([1, 1, 0])  # where every tap may read
-    return torch.cat([vectors, idle])
-
-
-def _planes(x: Tensor, grid: _Grid, dtype: torch.dtype) -> Tensor:
-    """x (B, C, ...) -> (rows, C in fours, pitch): a row's positions in a line for each channel."""
-    channels, border = x.shape[1], grid.border
-    pitch = up(grid.width, LANES[dtype]) + 2 * border
-    planes = _scratch("planes", (grid.rows, up(channels, 4), pitch), dtype)
-    source, target = _channels_last(x).contiguous().numpy(), planes.numpy()
-    if border:
-        in_parts(lambda *part: pack.image_planes(source, target, *part), grid.images)
-    else:
-        planes[:, channels:] = 0
-        pieces = -(-channels // pack.LINES)
-        in_parts(lambda *part: pack.row_planes(source, target[0], *part), pieces)
-    return planes
-
-
-def _gathered(x: Tensor, grad: Tensor, grid: _Grid, dropped: bool, weight: Tensor) -> Tensor:
-    """The gradient of the weight's signs (out, in, ...) from the inputs and that of the sums."""
-    channels, outputs, group = x.shape[1], grad.shape[1], 3 if dropped else 4
-    tiles = _tiles(2 * grad if dropped else grad, grid, group)
-    codes = _trit_codes(x) if dropped else _sign_codes(x, grid)
-    start = torch.zeros(grid.taps, len(tiles) * TILE)
-    if grid.border:
-        start[:, :outputs] = _off_the_image(_channels_last(grad))
-    out = _memory(weight, (grid.taps, up(channels, 4), start.shape[1]))
-    arrays = tiles.numpy(), codes.numpy(), start.numpy(), group, out.numpy()
-    together = lookup.TILES_TOGETHER if len(tiles) >= 8 * lookup.TILES_TOGETHER else 1
-    in_parts(lambda *part: lookup.gathered(*arrays, *part), len(tiles), together)
-    out = out[:, :channels, :outputs]
-    return out.unflatten(0, (3, 3)).permute(3, 2, 0, 1) if grid.border else out[0].t()
-
-
-def _tiles(grad: Tensor, grid: _Grid, group: int) -> Tensor:
-    """grad (B, N, ...) -> (tiles of N, positions, 16): a tile's numbers in a line of memory.
-
-    Zeros fill up the last tile, and each row of an image to whole groups.
-    """
-    rows = _positions(grad).unflatten(0, (-1, grid.width))
-    missing = -grad.shape[1] % TILE, -grid.width % group
-    if any(missing):
-        rows = F.pad(rows, (0, missing[0], 0, missing[1]))
-    rows = rows.flatten(0, 1)
-    tiles = _scratch("planes", (rows.shape[1] // TILE, len(rows), TILE), torch.float32)
-    tiles.transpose(0, 1).copy_(rows.unflatten(1, (-1, TILE)))
-    return tiles
 
 
 _own = threading.local()
 
 
-def _scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory for one call, filled with anything: the thread's last of that name, if it's enough."""
-    held, size = getattr(_own, name, None), math.prod(shape) * dtype.itemsize
-    if held is None or held.numel() < size:
-        held = torch.empty(size, dtype=torch.uint8)
-        setattr(_own, name, held)
-    return held[:size].view(dtype).view(shape)
+def _scratch(size: int) -> Tensor:
+    """So many bytes, filled with anything: a thread's own, until its next call."""
+    if len(getattr(_own, "scratch", ())) < size:
+        _own.scratch = torch.empty(size, dtype=torch.uint8)
+    return _own.scratch[:size]
+
+
+def _shifted(x: Tensor, grid: _Grid, codes: Tensor, outputs: int, dtype) -> Tensor:
+    """x (B, R, ...) as `dtype`, codes (steps, outputs) -> (B, outputs, ...) float32.
+
+    Each tap reads opposite to where it is, as the gradient of a convolution's input does.
+    """
+    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
+    out = torch.empty(len(x), outputs, *x.shape[2:], memory_format=layout)
+    vectors, pieces = _vectors(grid, LANES[dtype]), lookup.shifted_pieces(outputs, grid.side)
+    images, sums = grid.images_of(x.to(dtype)), grid.images_of(out)
+    arrays = images.numpy(), vectors.numpy(), grid.side, codes.numpy(), sums.numpy()
+    in_parts(lambda *part: lookup.shifted(*arrays, *part), len(vectors) // lookup.VECTORS * pieces)
+    return out
+
+
+def _vectors(grid: _Grid, lanes: int) -> Tensor:
+    """Where vectors' lanes are, for `lookup.shifted`: (even number, 3); the last may be idle."""
+    images, columns = torch.arange(grid.images), torch.arange(0, grid.width, lanes)
+    places = torch.cartesian_prod(images, columns)
+    counts = (grid.width - places[:, 1]).clamp(max=lanes)
+    vectors = torch.cat([places, counts[:, None]], 1)
+    return torch.cat([vectors, torch.zeros(len(vectors) % lookup.VECTORS, 3, dtype=torch.int64)])
+
+
+def _gathered(x: Tensor, grad: Tensor, grid: _Grid, dropped: bool, weight: Tensor) -> Tensor:
+    """The gradient of the weight's signs (out, in, ...) from the inputs and that of the sums."""
+    channels, outputs, group = x.shape[1], grad.shape[1], 3 if dropped else 4
+    grads = _in_groups(2 * grad if dropped else grad, grid, group)
+    codes = _trit_codes(x) if dropped else _sign_codes(x, grid)
+    start = torch.zeros(grid.taps, grads.shape[1])
+    if grid.border:
+        start[:, :outputs] = _off_the_image(_channels_last(grad))
+    out = _memory(weight, (grid.taps, up(channels, 4), start.shape[1]))
+    arrays = grads.numpy(), codes.numpy(), start.numpy(), group, out.numpy()
+    tiles = grads.shape[1] // TILE
+    together = lookup.TILES_TOGETHER if tiles >= 8 * lookup.TILES_TOGETHER else 1
+    in_parts(lambda *part: lookup.gathered(*arrays, *part), tiles, together)
+    out = out[:, :channels, :outputs]
+    return out.unflatten(0, (3, 3)).permute(3, 2, 0, 1) if grid.border else out[0].t()
+
+
+def _in_groups(grad: Tensor, grid: _Grid, group: int) -> Tensor:
+    """grad (B, N, ...) -> (positions, N), without gaps.
+
+    Zeros fill up N to whole tiles, and each row of an image to whole groups.
+    """
+    rows = _positions(grad).unflatten(0, (-1, grid.width))
+    missing = -grad.shape[1] % TILE, -grid.width % group
+    if any(missing):
+        rows = F.pad(rows, (0, missing[0], 0, missing[1]))
+    return rows.flatten(0, 1).contiguous()
 
 
 def _memory(weight: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -224,17 +183,11 @@ def _memory(weight: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 
 def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:
-    """x in {-1, +1} (B, C, ...) -> codes (groups, taps * C in fours) of four positions in a row."""
-    pitch, channels = grid.width + grid.border, x.shape[1]
-    bits = torch.zeros(grid.rows * pitch + 4, up(channels, 4), dtype=torch.uint8)
-    line = bits[: grid.rows * pitch, :channels].unflatten(0, (grid.rows, pitch))
-    images = _positions(x).unflatten(0, (grid.images, grid.height, grid.width))
-    torch.ge(images, 0, out=grid.pixels(line).view(torch.bool))
-    starts = grid.places(pitch, 4).flatten()
-    codes = _odd_lines(len(starts), grid.taps * bits.shape[1])
-    parts = codes.unflatten(1, (grid.taps, -1))
-    arrays = bits.numpy(), grid.shifts(pitch).numpy(), starts.numpy(), parts.numpy()
-    in_parts(lambda first, last: pack.sign_codes(*arrays, first, last), len(starts))
+    """x in {-1, +1} (B, C, ...) int8 -> codes (groups of four positions, taps * C in fours)."""
+    groups = grid.images * grid.height * (up(grid.width, 4) // 4)
+    codes = _odd_lines(groups, grid.taps * up(x.shape[1], 4))
+    arrays = grid.images_of(x).numpy(), grid.side, codes.unflatten(1, (grid.taps, -1)).numpy()
+    in_parts(lambda *part: pack.sign_codes(*arrays, *part), groups)
     return codes
 
 
@@ -253,9 +206,10 @@ def _off_the_image(grads: Tensor) -> Tensor:
 
     There the input is 0, but its code says -1: this is what `gathered` will subtract too much.
     """
-    ends = grads[:, [0, -1]].sum(0)  # (2, W, N): the first row and the last
+    ends = torch.stack([grads[:, 0], grads[:, -1]], 1).sum(0)  # (2, W, N): the first and last row
+    sides = torch.stack([grads[:, :, 0], grads[:, :, -1]], 2).sum((0, 1))
     off = torch.zeros(3, 3, grads.shape[3])
     off[::2] += ends.sum(1)[:, None]
-    off[:, ::2] += grads[:, :, [0, -1]].sum((0, 1))
+    off[:, ::2] += sides
     off[::2, ::2] -= ends[:, [0, -1]]
     return off.flatten(0, 1)

@@ -18,19 +18,20 @@ def in_parts(kernel: Callable[[int, int], None], count: int, together: int = 1) 
     """Call kernel(first, last) on consecutive pieces of range(count), on all threads; then return.
 
     Pieces begin at multiples of `together`. There are a few for every thread, about equally large,
-    and each takes the next one when it is free, because two processors are seldom equally fast.
-    What a piece raises is raised when all are done.
+    larger ones first, and each takes the next one when it is free, because two processors are
+    seldom equally fast. What a piece raises is raised when all are done.
     """
     threads, units = max(1, torch.get_num_threads()), -(-count // together)
     parts = min(units, threads * PIECES)
+    size, larger = divmod(units, max(parts, 1))
     failures: list[BaseException] = []
 
     def work(pieces: np.ndarray) -> None:
         begin(pieces)
         while (i := draw(pieces)) >= 0:
             try:
-                last = units * (i + 1) // parts * together
-                kernel(units * i // parts * together, min(last, count))
+                first, last = (size * j + min(j, larger) for j in (i, i + 1))
+                kernel(first * together, min(last * together, count))
             except BaseException as failure:
                 failures.append(failure)
             finish(pieces)
