@@ -57,3 +57,14 @@ def test_the_file_keeps_pairs_of_the_present_sources_alone(tmp_path, monkeypatch
     runs.SAME.write_text(text.replace("newest", "latest"))
     with pytest.raises(ValueError, match="digest"):
         runs.same_numbers()
+
+
+def test_each_commit_is_told_apart(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "SAME", tmp_path / "same_numbers.json")
+    monkeypatch.setattr(same_numbers, "fingerprints", lambda *_: {"sources": "now", "a": "1"})
+    made = {"0123456": {"sources": "old", "a": "1"}, "789abcd": {"sources": "other", "a": "2"}}
+    monkeypatch.setattr(same_numbers, "of_commit", lambda commit, names: dict(made[commit]))
+    assert same_numbers.main(["789abcd", "0123456"]) == 1
+    assert [pair["before"] for pair in runs.same_numbers()] == ["old"]
+    assert "789abcd: other numbers: a" in capsys.readouterr().err
+    assert same_numbers.main(["0123456"]) == 0

@@ -1,10 +1,11 @@
-"""Whether the present sources make the numbers that those of an older commit made, bit for bit.
+"""Whether the present sources make the numbers that those of older commits made, bit for bit.
 
-    python -m tools.same_numbers COMMIT
+    python -m tools.same_numbers COMMIT [COMMIT ...]
 
-trains every recipe with both: whole at smoke, and some steps at the sizes of evening, on stand-in
-data. If everything is equal, results/same_numbers.json says so of both sources' hashes, and pages
-say it of the records of the older ones. A faster way to the same numbers then outdates no record.
+trains every recipe with all of them: whole at smoke, and some steps at the sizes of evening, on
+stand-in data. Where everything is equal, results/same_numbers.json says so of both sources' hashes,
+and pages say it of the records of the older ones. A faster way to the same numbers then outdates no
+record.
 """
 
 import argparse
@@ -95,23 +96,32 @@ def enter(before: str, now: str, commit: str, count: int) -> None:
     runs.write_record(runs.SAME, {"schema": runs.SCHEMA, "pairs": [*kept, pair]})
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 if all numbers are the same, 1 if some are not."""
-    parser = argparse.ArgumentParser(prog="python -m tools.same_numbers", description=__doc__)
-    parser.add_argument("commit", help="the older one")
-    commit = parser.parse_args(arguments).commit
-    names = [recipe.name for recipe in recipes.RECIPES]
+def of_commit(commit: str, names: list[str]) -> dict[str, str]:
+    """The fingerprints of an older commit."""
     with tempfile.TemporaryDirectory() as folder:
         older = Path(folder) / "older"
         check_out(commit, older)
-        before, now = fingerprints(older, names), fingerprints(ROOT, names)
-    hashes = before.pop("sources"), now.pop("sources")
-    if found := different(before, now):
-        print(f"other numbers: {', '.join(found)}", file=sys.stderr)
-        return 1
-    enter(*hashes, commit, len(names))
-    print(f"{len(names)} recipes make the same numbers: {runs.SAME.relative_to(ROOT)}")
-    return 0
+        return fingerprints(older, names)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 if all numbers are the same, 1 if some are not."""
+    parser = argparse.ArgumentParser(prog="python -m tools.same_numbers", description=__doc__)
+    parser.add_argument("commits", nargs="+", metavar="COMMIT", help="an older one")
+    commits = parser.parse_args(arguments).commits
+    names, status = [recipe.name for recipe in recipes.RECIPES], 0
+    now = fingerprints(ROOT, names)
+    sources = now.pop("sources")
+    for commit in commits:
+        before = of_commit(commit, names)
+        older = before.pop("sources")
+        if found := different(before, now):
+            print(f"{commit}: other numbers: {', '.join(found)}", file=sys.stderr)
+            status = 1
+        else:
+            enter(older, sources, commit, len(names))
+            print(f"{len(names)} recipes make the numbers of {commit}")
+    return status
 
 
 if __name__ == "__main__":
