@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from tqdm import tqdm
 
-from bnnlib import fit
+from bnnlib import fit, memory
 from bnnlib.checkpoints import Keeper, State
 from bnnlib.inputs import Images, TrainingData, training_data
 from bnnlib.recipe import Recipe
@@ -37,14 +37,14 @@ def pace(recipe: Recipe, profile: str, device: str) -> tuple[float, float]:
     """Seconds that a training step takes, and an image in evaluation; measured once a process."""
     training = training_data(recipe, profile, device)
     state = fit.begin(recipe, training, 0, device)
-    _steps_until(WARM_UP, state, recipe, training.train)
-    started = time.perf_counter()
-    _steps_until(WARM_UP + TIMED, state, recipe, training.train)
-    trained = time.perf_counter()
-    count = fit.EVALUATION_BATCH
-    few = fit.first_images(training.validation, count)
-    fit.evaluate(state.network, few)
-    evaluated = time.perf_counter()
+    few = fit.first_images(training.validation, fit.EVALUATION_BATCH)
+    with memory.kept():  # as a run has it
+        _steps_until(WARM_UP, state, recipe, training.train)
+        started = time.perf_counter()
+        _steps_until(WARM_UP + TIMED, state, recipe, training.train)
+        trained = time.perf_counter()
+        fit.evaluate(state.network, few)
+        evaluated = time.perf_counter()
     return (trained - started) / TIMED, (evaluated - trained) / len(few.images)
 
 

@@ -133,12 +133,19 @@ def _origins(known: dict[Recipe, Rate]) -> str:
 def _range(taken: list[float]) -> str:
     if not taken:
         return ""
-    low, high = f"{min(taken):,.1f}", f"{max(taken):,.1f}"
+    low, high = _hours(min(taken)), _hours(max(taken))
     return low if low == high else f"{low} to {high}"
 
 
+def _hours(value: float) -> str:
+    return f"{value:,.1f}" if value >= 0.1 else f"{value:.1g}"
+
+
 def _many(taken: list[float]) -> str:
-    return f"{SEEDS * sum(taken):,.0f}" if taken else ""
+    if not taken:
+        return ""
+    hours = SEEDS * sum(taken)
+    return f"{hours:,.0f}" if hours >= 1 else _hours(hours)
 
 
 def _trust(devices: set[str]) -> str:
