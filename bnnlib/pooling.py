@@ -10,13 +10,16 @@ ROWS = 16  # of maxima: fewer are not worth a second thread
 
 
 class MaxPool(torch.autograd.Function):
-    """2x2 maxima of x (B, C, H, W), H and W even; the gradient goes to the first of the largest.
+    """2x2 maxima of x (B, C, H, W); the gradient goes to the first of the largest.
 
-    Until the backward pass our kernels keep a byte for each maximum, torch's eight.
+    Until the backward pass our kernels keep a byte for each maximum, torch's eight. Raises
+    ValueError if H or W is odd.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
+        if any(size % 2 for size in x.shape[2:]):
+            raise ValueError(f"height and width must be even to be halved: {tuple(x.shape)}")
         if fused.fits(x) and x.is_contiguous(memory_format=torch.channels_last):
             out, places = _maxima(x)
         else:

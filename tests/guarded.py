@@ -1,4 +1,4 @@
-"""Every buffer of the CPU kernels against a page that nobody may touch: behind it, or before it.
+"""Every buffer that CPU kernels are given, before or behind a page that nobody may touch.
 
 A kernel that reads or writes one byte too many ends its process; so these are `trials`. What comes
 out must equal the reference, whatever the shape, the path, the number of threads.

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -10,7 +11,16 @@ from guarded import Stress, copied, guarded
 from torch import Tensor
 
 from bnnlib import fused, products, retrieval, xnor
-from bnnlib.kernels import cpu, elementwise, hamming_search, plain, reference
+from bnnlib.kernels import (
+    cpu,
+    elementwise,
+    hamming_search,
+    lookup,
+    pack,
+    plain,
+    reference,
+    sign_product,
+)
 from bnnlib.pooling import MaxPool
 from bnnlib.products import Values
 from bnnlib.xnor import PackedWeights
@@ -116,8 +126,10 @@ def _trained(chance: Random) -> dict:
     dense = chance.random() < 0.5
     sides = () if dense else (chance.randint(1, 8), chance.randint(1, 12))
     most = 100 if dense else 40
+    wide = chance.random() < 0.05  # a strip's outputs are cut into pieces
+    inputs = chance.randint(385, 800) if wide else size(chance, most)
     return {
-        "shape": (chance.randint(1, 40 if dense else 4), size(chance, most), *sides),
+        "shape": (chance.randint(1, 40 if dense else 4), inputs, *sides),
         "outputs": size(chance, most),
         "values": chance.choice((Values.SIGNS, Values.DROPPED)) if dense else Values.SIGNS,
     }
@@ -140,9 +152,68 @@ def products_of_training(end, seed, shape, outputs, values) -> None:
     expected = multiply(*theirs, bias.double())
     assert torch.equal(sums.double(), expected)
     grad = integers(tuple(sums.shape), seed + 2, -9, 10).float()
-    found = torch.autograd.grad(sums, own, copied(grad, end))
+    given = copied(grad.movedim(1, -1).contiguous(), end).movedim(-1, 1)  # as it is read
+    found = torch.autograd.grad(sums, own, given)
     for one, other in zip(found, torch.autograd.grad(expected, theirs, grad.double()), strict=True):
         assert torch.equal(one.double(), other)
+
+
+def _looked_up(chance: Random) -> dict:
+    return {
+        "shape": (chance.randint(1, 3), chance.randint(1, 6), chance.randint(1, 20)),
+        "channels": size(chance, 70),
+        "outputs": chance.randint(385, 800) if chance.random() < 0.1 else size(chance, 70),
+        "side": chance.choice((1, 3)),
+    }
+
+
+def look_ups(end, seed, shape, channels, outputs, side) -> None:
+    """The kernels behind both gradients, whose addresses are their own: every array is guarded."""
+    _shifted_sums(end, seed, shape, channels, outputs, side)
+    _gathered_sums(end, seed, shape, channels, outputs, side)
+
+
+def _shifted_sums(end, seed, shape, channels, outputs, side) -> None:
+    images = integers((*shape, channels), seed, -9, 10).float()
+    signs = integers((side, side, channels, outputs), seed + 1, 0, 2)
+    bits = F.pad(signs, (0, -outputs % 4, 0, -channels % 4)).unflatten(2, (-1, 4))
+    places = torch.tensor([8, 4, 2, 1])[:, None] * lookup.SCALE
+    codes = copied((bits * places).sum(3).flatten(0, 2).to(torch.uint8), end).numpy()
+    vectors = sign_product._vectors(SimpleNamespace(images=shape[0], width=shape[2]), 8).numpy()
+    given, out = copied(images, end).numpy(), guarded((*shape, outputs), torch.float32, end)
+    pieces = len(vectors) // 2 * lookup.shifted_pieces(outputs, side)
+    lookup.shifted(given, vectors, side, codes, out.numpy(), 0, pieces)
+    weights = (2 * signs - 1).double().permute(2, 3, 0, 1)
+    expected = F.conv_transpose2d(images.double().movedim(-1, 1), weights, padding=side // 2)
+    assert torch.equal(out.double().movedim(-1, 1), expected)
+    room = ((-(-channels // 4) * 4, 2, 7 + side), (side, codes.shape[1], 16))
+    pixels, sums = (guarded(size, torch.float32, end).zero_().numpy() for size in room)
+    table = guarded((lookup.TABLE_BYTES + 64,), torch.uint8, end).numpy()
+    for y in range(shape[1]):
+        lookup.lay_out(given, vectors[-2:], y, pixels)
+        lookup.add_row(pixels, codes, y, shape[1], table, sums)
+
+
+def _gathered_sums(end, seed, shape, channels, outputs, side) -> None:
+    signs = integers((*shape, channels), seed, 0, 2) * 2 - 1
+    grads = integers((*shape, outputs), seed + 1, -9, 10).float()
+    width, taps = -(-shape[2] // 4), side * side
+    codes = guarded((shape[0] * shape[1] * width, taps, -(-channels // 4) * 4), torch.uint8, end)
+    given = copied(signs.to(torch.int8), end).numpy()
+    pack.sign_codes(given, side, codes.numpy(), 0, len(codes))
+    padded = F.pad(grads, (0, -outputs % 16, 0, -shape[2] % 4))
+    start = copied(integers((taps, padded.shape[3]), seed + 2, -9, 10).float(), end)
+    out = guarded((taps, codes.shape[2], padded.shape[3]), torch.float32, end)
+    lookup.gathered(
+        copied(padded.flatten(0, 2), end).numpy(),
+        codes.flatten(1).numpy(), start.numpy(), 4, out.numpy(), 0, padded.shape[3] // 16,
+    )  # fmt: skip
+    around = F.pad(signs.double(), (0, 0, *(4 * (side // 2,))), value=-1)
+    for t in range(taps):
+        y, x = divmod(t, side)
+        there = around[:, y : y + shape[1], x : x + shape[2]]
+        expected = start[t, :outputs] + torch.einsum("bhwc,bhwn->cn", there, grads.double())
+        assert torch.equal(out[t, :channels, :outputs].double(), expected)
 
 
 def _searched(chance: Random) -> dict:
@@ -228,6 +299,8 @@ def poolings(end, seed, shape) -> None:
         x, g = (one if place is None else copied(one, place) for one in (images, grad))
         x = x.movedim(-1, 1).requires_grad_()
         out = pool(x)
+        if place is not None:
+            assert out.grad_fn.saved_tensors[0].dtype == torch.uint8  # it was our kernel
         found.append((out, *torch.autograd.grad(out, x, g.movedim(-1, 1))))
     assert all(map(torch.equal, *found))
 
@@ -237,6 +310,7 @@ STRESSED = {
     "convolutions of packed images": Stress(_convolved, convolutions),
     "Hamming searches": Stress(_searched, hamming_searches),
     "one-pass updates": Stress(_in_a_line, elementwise_kernels),
+    "look-ups for the gradients": Stress(_looked_up, look_ups),
     "max pooling": Stress(_pooled, poolings),
     "plain yardsticks": Stress(_yardsticks, plain_kernels),
     "products of training and their gradients": Stress(_trained, products_of_training),

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 import twin
 
+from bnnlib import fused
 from bnnlib.layers import (
     BinaryActivation,
     BinaryConv2d,
@@ -121,6 +122,9 @@ def test_pooling_and_its_gradient_are_torch_s(layout):
     x[1], x[2, :2] = numbers_and_none((5, 8, 6), generator), -math.inf
     grad = torch.randn(3, 5, 4, 3, generator=generator).contiguous(memory_format=layout)
     found = []
+    kept = MaxPool2x2()(x.contiguous(memory_format=layout).requires_grad_()).grad_fn.saved_tensors
+    ours = fused.AVAILABLE and layout == torch.channels_last
+    assert [places.dtype for places in kept] == [torch.uint8 if ours else torch.int64]
     for pool in (MaxPool2x2(), torch.nn.MaxPool2d(2)):
         real = x.contiguous(memory_format=layout).requires_grad_()
         out = pool(real)
@@ -129,6 +133,12 @@ def test_pooling_and_its_gradient_are_torch_s(layout):
         assert out.is_contiguous(memory_format=layout) and real.grad.stride() == real.stride()
     for ours, torchs in zip(*found, strict=True):
         torch.testing.assert_close(ours, torchs, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("sides", [(3, 4), (4, 3)])
+def test_pooling_refuses_what_it_cannot_halve(sides):
+    with pytest.raises(ValueError, match=f"even to be halved: \\(2, 5, {sides[0]}, {sides[1]}\\)"):
+        MaxPool2x2()(torch.zeros(2, 5, *sides))
 
 
 def numbers_and_none(shape, generator):

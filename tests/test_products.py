@@ -1,5 +1,7 @@
 """The look-up products against float64 matrix products and convolutions."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -45,8 +47,8 @@ def exact(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor) -> tuple[Tensor
     """Sums, gradient of x, gradient of the signs, in float64."""
     x = x.double().requires_grad_()
     signs = torch.where(weight >= 0, 1.0, -1.0).double().requires_grad_()
-    product = F.linear if x.dim() == 2 else lambda *xs: F.conv2d(*xs, padding=1)
-    sums = product(x, signs, bias.double())
+    multiply = F.linear if x.dim() == 2 else lambda *xs: F.conv2d(*xs, padding=1)
+    sums = multiply(x, signs, bias.double())
     return sums.detach(), *torch.autograd.grad(sums, (x, signs), grad.double())
 
 
@@ -54,8 +56,8 @@ def check(x: Tensor, weight: Tensor, values: Values) -> None:
     """Sums equal; gradients within the rounding of float32 sums of that many terms."""
     x, weight = x.requires_grad_(), weight.requires_grad_()
     bias = torch.arange(len(weight)).float()
-    product = products.linear if x.dim() == 2 else products.conv2d
-    sums = product(x, weight, bias, values)
+    multiply = products.linear if x.dim() == 2 else products.conv2d
+    sums = multiply(x, weight, bias, values)
     assert "SignProduct" in str(sums.grad_fn.next_functions) or "SignProduct" in str(sums.grad_fn)
     grad = torch.randn(sums.shape, generator=torch.Generator().manual_seed(2))
     found = torch.autograd.grad(sums, (x, weight), grad)
@@ -113,15 +115,37 @@ def test_any_image_shape(batch, channels, filters, height, width, seed):
 
 def test_results_do_not_depend_on_the_number_of_threads():
     threads = torch.get_num_threads()
-    x, weight = inputs((6, 70, 12, 12), Values.SIGNS), weights((90, 70, 3, 3))
+    x, weight = inputs((3, 400, 6, 12), Values.SIGNS), weights((90, 400, 3, 3))
     found = []
     for number in (1, 2, 3):
         torch.set_num_threads(number)
-        own = weight.clone().requires_grad_()
-        products.conv2d(x, own, torch.zeros(90), Values.SIGNS).square().sum().backward()
-        found.append(own.grad)
+        own = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        products.conv2d(*own, torch.zeros(90), Values.SIGNS).square().sum().backward()
+        found.append([one.grad for one in own])
     torch.set_num_threads(threads)
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert all(map(torch.equal, found[0], found[1])) and all(map(torch.equal, found[0], found[2]))
+
+
+@pytest.mark.parametrize("size", [(2, 10, 7, 5, 9), (1, 4, 8, 1, 3)], ids=str)
+def test_the_input_s_gradient_is_summed_tap_by_tap_and_four_channels_at_a_time(size):
+    """In float32, so that a sum in another order gives other bits."""
+    batch, channels, filters, height, width = size
+    x = inputs((batch, channels, height, width), Values.SIGNS).requires_grad_()
+    weight = weights((filters, channels, 3, 3))
+    sums = products.conv2d(x, weight, torch.zeros(filters), Values.SIGNS)
+    grad = torch.randn(sums.shape, generator=torch.Generator().manual_seed(3))
+    (found,) = torch.autograd.grad(sums, x, grad)
+    padded = F.pad(grad, (1, 1, 1, 1, 0, -filters % 4))
+    signs = F.pad(sign(weight), (0, 0, 0, 0, 0, 0, 0, -filters % 4))
+    expected = torch.zeros(x.shape)
+    for row, column in product(range(3), repeat=2):
+        there = padded[:, :, 2 - row : 2 - row + height, 2 - column : 2 - column + width]
+        for q in range(0, padded.shape[1], 4):
+            a, b, c, d = (
+                there[:, q + i, None] * signs[q + i, :, row, column, None, None] for i in range(4)
+            )
+            expected = expected + ((a + b) + (c + d))
+    assert torch.equal(found, expected)
 
 
 def test_drawn_signs_pass_their_gradient_on():
@@ -202,7 +226,7 @@ def test_a_strip_is_cut_where_its_outputs_are_too_many():
     from bnnlib.kernels import lookup
 
     for side in (1, 3):
-        fewest = lookup.ROWS // side
-        assert [lookup.shifted_pieces(n, side) for n in (1, fewest, fewest + 1)] == [1, 1, 2]
+        most = lookup.ROWS // side
+        assert [lookup.shifted_pieces(n, side) for n in (1, most, most + 1)] == [1, 1, 2]
     x = inputs((2, lookup.ROWS // 3 + 5, 3, 9), Values.SIGNS)
     check(x, weights((7, x.shape[1], 3, 3)), Values.SIGNS)

@@ -133,19 +133,19 @@ def _origins(known: dict[Recipe, Rate]) -> str:
 def _range(taken: list[float]) -> str:
     if not taken:
         return ""
-    low, high = _hours(min(taken)), _hours(max(taken))
+    low, high = _in_digits(min(taken)), _in_digits(max(taken))
     return low if low == high else f"{low} to {high}"
 
 
-def _hours(value: float) -> str:
+def _in_digits(value: float) -> str:
     return f"{value:,.1f}" if value >= 0.1 else f"{value:.1g}"
 
 
 def _many(taken: list[float]) -> str:
     if not taken:
         return ""
-    hours = SEEDS * sum(taken)
-    return f"{hours:,.0f}" if hours >= 1 else _hours(hours)
+    together = SEEDS * sum(taken)
+    return f"{together:,.0f}" if together >= 1 else _in_digits(together)
 
 
 def _trust(devices: set[str]) -> str:

@@ -18,8 +18,9 @@ def load(b: ir.IRBuilder, address, kind: ir.Type, offset: int = 0, align: int = 
     return b.load(pointer, align=align)
 
 
-def store(b: ir.IRBuilder, value, address, offset: int = 0) -> None:
-    b.store(value, b.inttoptr(b.add(address, constant(offset)), value.type.as_pointer()), align=2)
+def store(b: ir.IRBuilder, value, address, offset: int = 0, align: int = 2):
+    pointer = b.inttoptr(b.add(address, constant(offset)), value.type.as_pointer())
+    return b.store(value, pointer, align=align)
 
 
 def splat(b: ir.IRBuilder, value, count: int):

@@ -22,6 +22,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from bnnlib.kernels.llvm import BYTE, INT, LONG, SHORT, constant, load, loop, store, zeros
 from bnnlib.kernels.transpose import transpose
 
 VECTOR_BYTES = 32  # LLVM cuts or joins vectors to the width of the processor
@@ -36,41 +37,14 @@ TABLE_BYTES = 24 * 1024  # of tables at a time: they stay in a first-level cache
 ROWS = 1152  # of sums at a time: they stay in a second-level cache
 TILES_TOGETHER = 4  # finished before they are written, in `gathered`
 
-_BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _VECTOR_OF = {
     types.float32: ir.VectorType(ir.FloatType(), VECTOR_BYTES // 4),
-    types.int16: ir.VectorType(ir.IntType(16), VECTOR_BYTES // 2),
+    types.int16: ir.VectorType(SHORT, VECTOR_BYTES // 2),
 }
-
-
-def _constant(value: int) -> ir.Constant:
-    return ir.Constant(_LONG, value)
-
-
-def _at(b: ir.IRBuilder, address, kind: ir.Type, offset: int = 0):
-    """The address (an integer) plus bytes, as a pointer to `kind`."""
-    return b.inttoptr(b.add(address, _constant(offset)), kind.as_pointer())
 
 
 def _adder(b: ir.IRBuilder, vector: ir.VectorType):
     return b.fadd if isinstance(vector.element, ir.FloatType) else b.add
-
-
-def _loop(b: ir.IRBuilder, count):
-    """Open a loop over 0 .. count - 1, count >= 1. Returns its index, and what closes it."""
-    before, body, after = b.block, b.append_basic_block("loop"), b.append_basic_block("after")
-    b.branch(body)
-    b.position_at_end(body)
-    index = b.phi(_LONG)
-    index.add_incoming(_constant(0), before)
-
-    def close() -> None:
-        following = b.add(index, _constant(1))
-        index.add_incoming(following, body)
-        b.cbranch(b.icmp_signed("<", following, count), body, after)
-        b.position_at_end(after)
-
-    return index, close
 
 
 def _signed_sums(b: ir.IRBuilder, rows: list, digits: list[tuple], zero) -> list:
@@ -101,11 +75,10 @@ def _table_builder(digits: list[tuple]):
             _, rows, stride, table = arguments
             loaded = []
             for _ in digits[0]:
-                loaded.append(b.load(_at(b, rows, vector), align=2))
+                loaded.append(load(b, rows, vector))
                 rows = b.add(rows, stride)
-            zero = ir.Constant(vector, [0] * vector.count)
-            for e, value in enumerate(_signed_sums(b, loaded, digits, zero)):
-                b.store(value, _at(b, table, vector, e * ENTRY_BYTES), align=VECTOR_BYTES)
+            for e, value in enumerate(_signed_sums(b, loaded, digits, zeros(vector))):
+                store(b, value, table, e * ENTRY_BYTES)
             return context.get_dummy_value()
 
         return types.void(like, *[types.intp] * 3), emit
@@ -128,27 +101,20 @@ def add_entries(typing, like, table, advance, codes, step, sums, steps):
 
     def emit(context, b, signature, arguments):
         _, table, advance, codes, step, sums, steps = arguments
-        targets = [_at(b, sums, vector, r * ENTRY_BYTES + j) for r, j in places]
-        start, before = [b.load(target, align=VECTOR_BYTES) for target in targets], b.block
-        index, close = _loop(b, steps)
-        body, running = b.block, [b.phi(vector) for _ in places]
+        start = [load(b, sums, vector, r * ENTRY_BYTES + j) for r, j in places]
+        index, running, close = loop(b, steps, start)
         base, code = b.add(table, b.mul(index, advance)), b.add(codes, b.mul(index, step))
-        word = b.load(_at(b, code, _INT), align=4)  # loads are scarce, cutting a word is not
+        word = load(b, code, INT, align=4)  # loads are scarce, cutting a word is not
         entries = []
         for _ in range(TOGETHER):
-            number = b.zext(b.trunc(word, _BYTE), _LONG)
-            entries.append(b.add(base, b.mul(number, _constant(ENTRY_BYTES // SCALE))))
-            word = b.lshr(word, ir.Constant(_INT, 8))
-        sums_now = []
-        for phi, first, (r, j) in zip(running, start, places, strict=True):
-            entry = b.load(_at(b, entries[r], vector, j), align=VECTOR_BYTES)
-            value = _adder(b, vector)(phi, entry)
-            phi.add_incoming(first, before)
-            phi.add_incoming(value, body)
-            sums_now.append(value)
-        close()
-        for target, value in zip(targets, sums_now, strict=True):
-            b.store(value, target, align=VECTOR_BYTES)
+            number = b.zext(b.trunc(word, BYTE), LONG)
+            entries.append(b.add(base, b.mul(number, constant(ENTRY_BYTES // SCALE))))
+            word = b.lshr(word, ir.Constant(INT, 8))
+        found = [load(b, entries[r], vector, j) for r, j in places]
+        following = [_adder(b, vector)(*pair) for pair in zip(running, found, strict=True)]
+        close(following)
+        for value, (r, j) in zip(following, places, strict=True):
+            store(b, value, sums, r * ENTRY_BYTES + j)
         return context.get_dummy_value()
 
     return types.void(like, *[types.intp] * 6), emit
@@ -161,11 +127,11 @@ def stream(typing, like, source, target):
 
     def emit(context, b, signature, arguments):
         _, source, target = arguments
-        hint = b.module.add_metadata([ir.Constant(_INT, 1)])
+        hint = b.module.add_metadata([ir.Constant(INT, 1)])
         for j in range(VECTORS):
-            value = b.load(_at(b, source, vector, j * VECTOR_BYTES), align=2)
-            store = b.store(value, _at(b, target, vector, j * VECTOR_BYTES), align=VECTOR_BYTES)
-            store.set_metadata("nontemporal", hint)
+            value = load(b, source, vector, j * VECTOR_BYTES)
+            written = store(b, value, target, j * VECTOR_BYTES, VECTOR_BYTES)
+            written.set_metadata("nontemporal", hint)
         return context.get_dummy_value()
 
     return types.void(like, types.intp, types.intp), emit
@@ -196,8 +162,8 @@ def shifted(images, vectors, side, codes, out, first, last):
     images (B, H, W, R) float32 or int16; vectors (2 * strips, 3): of each vector of a strip the
     image, the column, and how many of its lanes count; codes (T * ceil(R / 4), K in fours).
 
-    A piece is a strip of an image from the last row to the first, and as many outputs as there are
-    sums for `side` rows: a table serves the outputs above, beside and below it.
+    A piece is a strip, from the last row of its images to the first, and as many outputs as there
+    are sums for `side` rows: a table serves the outputs above, beside and below it.
     """
     height, outputs, reach = images.shape[1], out.shape[3], side // 2
     groups, lanes = (images.shape[3] + 3) // 4, VECTOR_BYTES // images.itemsize
@@ -236,7 +202,10 @@ def lay_out(images, vectors, y, pixels):
 
 @njit(nogil=True, cache=True)
 def add_row(pixels, codes, y, height, table, sums):
-    """Add what row y of a strip gives to sums (side, K, lanes): of row r in sums[r % side]."""
+    """Add what row y of a strip gives to sums (side, K, lanes of an entry): row r in r % side.
+
+    table: memory of the caller, who holds it.
+    """
     side, groups, step = len(sums), len(pixels) // 4, codes.strides[0]
     steps, block, base = side * groups, TABLE_BYTES // SIGN_TABLE, aligned(table)
     for s in range(0, steps, block):

@@ -1,11 +1,12 @@
-"""How numbers are laid out for the look-up products of `lookup`: planes, and codes of signs."""
+"""Codes of signs, for the look-up products of `lookup`."""
 
 import numpy as np
 from numba import njit
 
-from bnnlib.kernels.lookup import SCALE
+from bnnlib.kernels.lookup import SCALE, SIGNS
 
 FOUR_BITS = np.uint32(0x40201008)  # times four bytes 0 or 1: SCALE times their code, on top
+LAST_CODE = np.uint8((len(SIGNS) - 1) * SCALE)
 BLOCK = 64  # rows, and groups of columns, whose codes are made at a time
 
 
@@ -55,13 +56,13 @@ def row_codes(weights, codes, first, last):
 def sign_codes(images, side, codes, first, last):
     """Rows first .. last - 1 of codes (groups, T, C or more), from signs (B, H, W, C) int8.
 
-    A group is four pixels beside each other, a tap of T = side * side those above left first. What
-    lies outside the image counts as -1. Signs are only added, because vectors don't shift bytes.
+    A group is four pixels beside each other; T = side * side taps, side 1 or 3, above left first.
+    What lies outside the image counts as -1. Signs are only added: vectors don't shift bytes.
     """
     _, height, width, channels = images.shape
-    outside, groups, reach = np.full(channels, np.int8(-1)), (width + 3) // 4, side // 2
+    outside, in_row, reach = np.full(channels, np.int8(-1)), (width + 3) // 4, side // 2
     for g in range(first, last):
-        row, left = g // groups, g % groups * 4
+        row, left = g // in_row, g % in_row * 4
         for t in range(side * side):
             y, x, to = row % height + t // side - reach, left + t % side - reach, codes[g, t]
             inside = 0 <= y < height
@@ -73,6 +74,6 @@ def sign_codes(images, side, codes, first, last):
             for i in range(channels):
                 two = np.int8(a[i] + a[i] + b[i])
                 three = np.int8(two + two + c[i])
-                twice = np.int8(three + three + d[i] + 15)  # the code: 0, 2, ..., 30
-                to[i] = np.uint8(twice) * np.uint8(SCALE // 2)
+                twice = np.uint8(three + three + d[i] + 15)  # the code: 0, 2, ..., 30
+                to[i] = twice * np.uint8(SCALE // 2) & LAST_CODE  # other bytes, too, stay inside
             to[channels:] = 0

@@ -1,9 +1,11 @@
 """2x2 max pooling and its gradient, in one pass each, for images whose channels come last.
 
 Images (B H, W, C) float32: rows of all images, one after another. Kernels do rows first .. last - 1
-of the smaller ones; which of four pixels was the largest is a byte, 2 row + column.
+of the smaller ones; places (like the smaller, uint8) say which of four pixels was the largest:
+2 row + column.
 """
 
+import numpy as np
 from numba import njit
 
 
@@ -38,4 +40,4 @@ def spread(grads, places, out, first, last):
             for p in range(4):
                 to = out[2 * r + p // 2, 2 * x + p % 2]
                 for i in range(len(to)):
-                    to[i] = grad[i] if place[i] == p else 0
+                    to[i] = grad[i] if place[i] == p else np.float32(0)

@@ -139,7 +139,7 @@ def _vectors(grid: _Grid, lanes: int) -> Tensor:
     places = torch.cartesian_prod(images, columns)
     counts = (grid.width - places[:, 1]).clamp(max=lanes)
     vectors = torch.cat([places, counts[:, None]], 1)
-    return torch.cat([vectors, torch.zeros(len(vectors) % lookup.VECTORS, 3, dtype=torch.int64)])
+    return torch.cat([vectors, torch.zeros(-len(vectors) % lookup.VECTORS, 3, dtype=torch.int64)])
 
 
 def _gathered(x: Tensor, grad: Tensor, grid: _Grid, dropped: bool, weight: Tensor) -> Tensor:
