@@ -26,7 +26,6 @@ from torch import Tensor
 
 from benchmarks import plain
 from bnnlib import ROOT, fit, models, optim, recipes, runs
-from bnnlib.files import whole
 
 RECIPES = {"mlp": recipes.MNIST_THEANO, "convnet": recipes.CIFAR10_THEANO}
 SIDES = ("plain", "plain channels-last", "ours")
@@ -155,9 +154,8 @@ def main() -> int:
         for side, result in compare(name, options.rounds, options.steps).items()
     ]
     show(rows)
-    with whole(ROOT / "results" / "bench" / f"training-{bench.kind(device)}.json") as file:
-        content = {"provenance": runs.provenance(device), "rows": rows}
-        file.write((json.dumps(content, indent=1) + "\n").encode())
+    content = {"schema": runs.SCHEMA, "provenance": runs.provenance(device), "rows": rows}
+    runs.write_record(bench.path(bench.kind(device), "training"), content)
     return 0
 
 

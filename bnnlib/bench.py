@@ -66,14 +66,15 @@ def kind(device: str) -> str:
     return "cpu-avx2" if cpu.looks_up() else "cpu-avx512" if cpu.counts_vectors() else "cpu"
 
 
-def path(kind: str) -> Path:
-    """The file with the committed measurements of a kind of device."""
-    return ROOT / "results" / "bench" / f"kernels-{kind}.json"
+def path(kind: str, what: str = "kernels") -> Path:
+    """The file with the committed measurements of a kind of device: of kernels, or of training."""
+    return ROOT / "results" / "bench" / f"{what}-{kind}.json"
 
 
-def committed() -> dict[str, dict]:
+def committed(what: str = "kernels") -> dict[str, dict]:
     """Kind -> the committed measurements, in the order of KINDS. Raises ValueError if damaged."""
-    return {kind: runs.read_record(path(kind)) for kind in KINDS if path(kind).exists()}
+    files = {kind: path(kind, what) for kind in KINDS}
+    return {kind: runs.read_record(file) for kind, file in files.items() if file.exists()}
 
 
 def label(measured: dict) -> str:

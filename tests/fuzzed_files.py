@@ -66,7 +66,7 @@ BENCH["digest"] = runs.digest(BENCH)
 
 
 def _bench(folder: Path) -> None:
-    with patch.object(bench, "path", lambda kind: folder / f"kernels-{kind}.json"):
+    with patch.object(bench, "path", lambda kind, what: folder / f"{what}-{kind}.json"):
         assert list(bench.committed()) == ["cpu"]
     _read_record(folder / "kernels-cpu.json", BENCH)
 

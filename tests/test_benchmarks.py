@@ -1,13 +1,11 @@
 """The plain networks of the training benchmark compute what this study's networks compute."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
 
 from benchmarks import bench_training, plain
-from bnnlib import fit, models, recipes
+from bnnlib import bench, fit, models, recipes
 
 
 def twins(name: str) -> tuple[nn.Sequential, nn.Sequential]:
@@ -55,7 +53,7 @@ def test_both_sides_scale_their_updates_alike():
 def test_it_times_both_sides_and_leaves_its_table(tmp_path, monkeypatch, capsys):
     tiny = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
     monkeypatch.setattr(bench_training, "RECIPES", {"mlp": tiny})
-    monkeypatch.setattr(bench_training, "ROOT", tmp_path)
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
 
     def in_a_process(side, name, steps, kept):
         seconds = {("ours", True): 0.125, ("ours", False): 0.1, ("plain", True): 0.3}
@@ -65,8 +63,8 @@ def test_it_times_both_sides_and_leaves_its_table(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("sys.argv", ["bench_training", "--rounds", "1", "--steps", "3"])
     assert bench_training.main() == 0
     assert "ours over the fastest plain one: 3.00 x; memory 1.00 x" in capsys.readouterr().out
-    (path,) = tmp_path.rglob("training-*.json")
-    rows = json.loads(path.read_text())["rows"]
+    (measured,) = bench.committed("training").values()
+    rows = measured["rows"]
     assert [(row["side"], row["memory_kept"]) for row in rows] == [
         ("plain", False), ("plain", True), ("ours", False), ("ours", True)
     ]  # fmt: skip
