@@ -90,8 +90,11 @@ def pack_weights(w: Tensor, planes: bool = False) -> list[Tensor]:
     columns = signs.movedim(0, -1).movedim(0, -2).reshape(-1, len(w)).contiguous().numpy()
     (shape, dtype), *sums = layout(tuple(w.shape), planes)
     tiles = _in_lines(shape, dtype)
-    pack = sign_bits.half_byte_tiles if dtype == torch.uint8 else sign_bits.word_tiles
-    _in_parts(lambda *part: pack(columns, tiles.numpy(), *part), shape[0], BYTE * columns.nbytes)
+    if dtype == torch.uint8:
+        pack, pieces = sign_bits.half_byte_tiles, shape[0]
+    else:
+        pack, pieces = sign_bits.word_tiles, shape[2]
+    _in_parts(lambda *part: pack(columns, tiles.numpy(), *part), pieces, BYTE * columns.nbytes)
     return [tiles, *(_tap_sums(columns, shape) for shape, _ in sums)]
 
 

@@ -6,6 +6,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+BLOCK = 1024  # columns at a time, whole parts: their words stay in a first-level cache
 
 
 def _numbers(b: ir.IRBuilder, address, element: ir.Type, align: int):
@@ -134,17 +135,24 @@ def half_byte_tiles(weights, tiles, first, last):
 
 @njit(nogil=True, cache=True)
 def word_tiles(weights, tiles, first, last):
-    """The same in words: (tiles, parts, words, columns of a part) int64."""
-    width = tiles.shape[3]
-    for part in range(first * tiles.shape[1], last * tiles.shape[1]):
-        low, high = part * width, min((part + 1) * width, weights.shape[1])
-        for s in range(tiles.shape[2]):
-            to = tiles[part // tiles.shape[1], part % tiles.shape[1], s]
-            to[:] = 0
+    """The same in words: words first .. last - 1 of (tiles, parts, words, columns of a part) int64.
+
+    Rows are read from end to end: each is as far from the next as all columns are wide.
+    """
+    parts, width = tiles.shape[1], tiles.shape[3]
+    columns, words = len(tiles) * parts * width, np.empty(BLOCK, np.int64)
+    for s in range(first, last):
+        for low in range(0, columns, BLOCK):
+            words[:] = 0
             for i in range(min(64, weights.shape[0] - 64 * s)):
-                row = weights[64 * s + i, low : max(low, high)]
+                row = weights[64 * s + i, low : low + BLOCK]
                 for n in range(len(row)):
-                    to[n] |= np.int64(row[n] >= 0) << i
+                    words[n] |= np.int64(row[n] >= 0) << i
+            for at in range(0, min(BLOCK, columns - low), width):
+                part = (low + at) // width
+                to = tiles[part // parts, part % parts, s]
+                for n in range(width):
+                    to[n] = words[at + n]
 
 
 @njit(nogil=True, cache=True)
