@@ -1,6 +1,6 @@
-"""Runs the one-pass CPU kernels of `kernels.elementwise` on tensors, where they fit.
+"""Where one-pass CPU kernels fit, and how those of `kernels.elementwise` run on tensors.
 
-They take float32 on the CPU, laid out alike and without gaps.
+They take float32 on the CPU, laid out alike and without gaps; `pooling` asks here, too.
 """
 
 from collections.abc import Callable

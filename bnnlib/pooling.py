@@ -10,7 +10,7 @@ ROWS = 16  # of maxima: fewer are not worth a second thread
 
 
 class MaxPool(torch.autograd.Function):
-    """2x2 maxima of x (B, C, H, W); the gradient goes to the first of the largest.
+    """x (B, C, H, W) -> 2x2 maxima (B, C, H / 2, W / 2); of equals the first has the gradient.
 
     Until the backward pass our kernels keep a byte for each maximum, torch's eight. Raises
     ValueError if H or W is odd.
@@ -46,7 +46,7 @@ def _maxima(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spread(grad: Tensor, places: Tensor) -> Tensor:
-    """grad where the maxima were, else 0: (B, C, H, W)."""
+    """grad, places (B, C, H / 2, W / 2) -> (B, C, H, W): grad where the maxima were, else 0."""
     from bnnlib.kernels import pooling
 
     shape = *grad.shape[:2], 2 * grad.shape[2], 2 * grad.shape[3]

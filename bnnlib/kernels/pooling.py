@@ -33,7 +33,7 @@ def maxima(images, out, places, first, last):
 
 @njit(nogil=True, cache=True)
 def spread(grads, places, out, first, last):
-    """Each gradient to where its maximum was; 0 elsewhere."""
+    """Each gradient of grads, as the smaller, to where its maximum was in out; 0 elsewhere."""
     for r in range(first, last):
         for x in range(grads.shape[1]):
             grad, place = grads[r, x], places[r, x]
