@@ -178,4 +178,49 @@ def fused_adamax_coded(
     fused.run(elementwise.adamax_coded, arrays, step, beta2, 1 - beta1, eps, bound)
 
 
-FUSED = {Rule.ADAM: fused_adam, Rule.ADAMAX_CODED: fused_adamax_coded}
+def fused_adamax_printed(
+    parameter: Tensor,
+    grad: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    t: int,
+    learning_rate: float,
+    scale: float,
+    clip: bool,
+) -> None:
+    """`adamax_printed_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
+    from bnnlib.kernels import elementwise
+
+    beta1, beta2 = 1 - 2**-3, 1 - 2**-10
+    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    arrays = [fused.flat(x) for x in (parameter, grad, first_moment, second_moment)]
+    bound = 1.0 if clip else math.inf
+    fused.run(elementwise.adamax_printed, arrays, step, beta2, 1 - beta1, bound)
+
+
+def fused_adamax_decaying(
+    parameter: Tensor,
+    grad: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    t: int,
+    learning_rate: float,
+    scale: float,
+    clip: bool,
+) -> None:
+    """`adamax_decaying_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
+    from bnnlib.kernels import elementwise
+
+    beta1, beta2, eps = 0.9, 0.999, 2**-27
+    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    arrays = [fused.flat(x) for x in (parameter, grad, first_moment, second_moment)]
+    bound = 1.0 if clip else math.inf
+    fused.run(elementwise.adamax_decaying, arrays, step, beta2, 1 - beta1, eps, bound)
+
+
+FUSED = {
+    Rule.ADAM: fused_adam,
+    Rule.ADAMAX_PRINTED: fused_adamax_printed,
+    Rule.ADAMAX_CODED: fused_adamax_coded,
+    Rule.ADAMAX_DECAYING: fused_adamax_decaying,
+}

@@ -8,9 +8,12 @@ not vectorize an index that Numba can't prove not to be negative.
 import numpy as np
 from numba import njit
 
+from bnnlib.kernels.arithmetic import fma, nearest_power
+
 SQRT2_CARRY = np.int32(0x4AFB0C)  # 2^24 - the 24-bit mantissa of sqrt(2), rounded up: see `ap2`
 EXPONENT = np.int32(-1 << 23)
 CHUNK = 1024
+SMALLEST = np.float32(2**-126)  # that is normal
 
 
 @njit(nogil=True, cache=True)
@@ -68,3 +71,40 @@ def adamax_coded(value, grad, m, v, v_bits, step, beta2, weight1, eps, bound, fi
             moved = x[i] - step * (first_moment[i] / second_moment[i])
             moved = bound if moved > bound else moved
             x[i] = -bound if moved < -bound else moved
+
+
+@njit(nogil=True)
+def larger(a, b):
+    """The larger of two, or NaN if one of them is: torch.maximum."""
+    return a if (a > b) | (a != a) else b
+
+
+@njit(nogil=True)
+def clipped(x, bound):
+    """x in [-bound, bound]; NaN stays."""
+    x = bound if x > bound else x
+    return -bound if x < -bound else x
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def adamax_printed(value, grad, m, v, step, beta2, weight1, bound, first, last):
+    """`rules.adamax_printed_update`, then clipped; equal to torch's passes bit by bit."""
+    value, grad, m, v = value[first:last], grad[first:last], m[first:last], v[first:last]
+    for i in range(len(value)):
+        moment = fma(weight1, grad[i] - m[i], m[i])
+        spread = larger(beta2 * v[i], abs(grad[i]))
+        inverse = np.float32(0) if spread < SMALLEST else nearest_power(np.float32(1) / spread)
+        m[i], v[i] = moment, spread
+        value[i] = clipped(fma(-step * moment, inverse, value[i]), bound)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def adamax_decaying(value, grad, m, v, step, beta2, weight1, eps, bound, first, last):
+    """`rules.adamax_decaying_update`, then clipped; equal to torch's passes bit by bit."""
+    value, grad, m, v = value[first:last], grad[first:last], m[first:last], v[first:last]
+    for i in range(len(value)):
+        moment = fma(weight1, grad[i] - m[i], m[i])
+        spread = larger(beta2 * v[i], abs(grad[i]))
+        m[i], v[i] = moment, spread
+        moved = value[i] + -step * moment / (nearest_power(spread) + eps)
+        value[i] = clipped(moved, bound)
