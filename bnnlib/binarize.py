@@ -12,7 +12,7 @@ from enum import StrEnum
 import torch
 from torch import Generator, Tensor
 
-from bnnlib import fused, parallel
+from bnnlib import draws, fused, parallel
 
 
 class Binarization(StrEnum):
@@ -56,6 +56,8 @@ def sample_sign(x: Tensor, generator: Generator, batch: bool = False) -> Tensor:
     draw lies in [0, 1), so x >= 1 always gives +1 and x <= -1 always gives -1.
     batch: x is this process's rows of a batch: the draw is its rows of the whole batch's.
     """
+    if draws.fits(x, generator):
+        return draws.signs(x.detach(), generator)
     if batch:
         draw = parallel.uniform(x, generator)
     else:

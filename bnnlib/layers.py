@@ -10,7 +10,7 @@ from enum import StrEnum
 import torch
 from torch import Generator, Tensor, nn
 
-from bnnlib import parallel
+from bnnlib import draws, parallel
 from bnnlib.binarize import binarize
 from bnnlib.pooling import MaxPool
 from bnnlib.products import Values, conv2d, latent, linear
@@ -90,9 +90,9 @@ class BinaryLinear(nn.Module):
         return self.binary_weight() if drawn else self.weight
 
     def values(self) -> Values:
-        """What the input holds in this pass: dropout acts in training only."""
-        dropped = self.inputs is Values.DROPPED
-        return Values.SIGNS if dropped and not self.training else self.inputs
+        """What the input holds in this pass: noise acts in training only."""
+        noisy = self.inputs in (Values.DROPPED, Values.DRAWN)
+        return Values.SIGNS if noisy and not self.training else self.inputs
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.signed_weight(), self.bias, self.values())
@@ -160,6 +160,8 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
+        if draws.fits(x, self.noise) and x.is_contiguous():
+            return draws.Drop.apply(x, self.rate, self.noise)
         keep = parallel.uniform(x, self.noise) >= self.rate
         return x * keep / (1 - self.rate)
 

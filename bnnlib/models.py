@@ -102,7 +102,9 @@ class Parts:
         """What a hidden layer reads in training."""
         if self.activations is Binarization.NONE:
             return Values.REAL
-        return {0.0: Values.SIGNS, 0.5: Values.DROPPED}.get(dropout, Values.REAL)
+        drawn = self.activations is Binarization.STOCHASTIC
+        signs = Values.DRAWN if drawn else Values.SIGNS
+        return {0.0: signs, 0.5: Values.DROPPED}.get(dropout, Values.REAL)
 
     def dropout(self, rate: float) -> nn.Module:
         return Dropout(rate, self.noise)

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from bnnlib import parallel
+from bnnlib import parallel, shift_norm
 from bnnlib.binarize import ap2
+from bnnlib.shift_norm import per_channel
 
 
 def _axes(x: Tensor) -> tuple[int, ...]:
@@ -20,21 +21,16 @@ def _axes(x: Tensor) -> tuple[int, ...]:
     return (0, *range(2, x.dim()))
 
 
-def _per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) -> (C,), or (C, 1, 1) for images: what broadcasts along axis 1 of x."""
-    return values.view((-1,) + (1,) * (x.dim() - 2))
-
-
 def _affine(x: Tensor, mean: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
     """(x - mean) factor + shift, x (B, C, ...), the others (C,)."""
-    centred = x - _per_channel(mean, x)
-    return centred * _per_channel(factor, x) + _per_channel(shift, x)
+    centred = x - per_channel(mean, x)
+    return centred * per_channel(factor, x) + per_channel(shift, x)
 
 
 def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, ...]:
     """(y, mean, biased variance) of a batch of which each process has its rows; the latter (C,)."""
     mean = parallel.mean(x.mean(_axes(x)))
-    variance = parallel.mean((x - _per_channel(mean, x)).square().mean(_axes(x)))
+    variance = parallel.mean((x - per_channel(mean, x)).square().mean(_axes(x)))
     y = _affine(x, mean, gamma * inverse_std(variance, eps), beta)
     return y, mean.detach(), variance.detach()
 
@@ -116,24 +112,23 @@ class ShiftNormalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, gamma: Tensor, beta: Tensor, eps: float):
         mean = parallel.mean(x.mean(_axes(x)))
-        centred = x - _per_channel(mean, x)
-        rounded = ap2(centred)
-        variance = parallel.mean((rounded * centred).mean(_axes(x)))
+        spread = shift_norm.spread(x, mean)
+        variance = parallel.mean(spread.mean(_axes(x)))
         shift = ap2(inverse_std(variance, eps))
         factor = ap2(gamma) * shift  # a product of powers of two is exact, in any order
-        ctx.save_for_backward(rounded, shift, factor)
+        ctx.save_for_backward(x, mean, shift, factor)
         ctx.mark_non_differentiable(mean, variance)
-        y = centred.mul_(_per_channel(factor, x)).add_(_per_channel(beta, x))
-        return y, mean, variance
+        return shift_norm.affine(x, mean, factor, beta, out=spread), mean, variance
 
     @staticmethod
     def backward(ctx, grad: Tensor, *_):
-        rounded, shift, factor = ctx.saved_tensors
-        total, along = grad.sum(_axes(grad)), (grad * rounded).sum(_axes(grad))
+        x, mean, shift, factor = ctx.saved_tensors
+        products = shift_norm.along(x, grad, mean)
+        total, along = grad.sum(_axes(grad)), products.sum(_axes(grad))
         count, of_all = grad.numel() // len(total), parallel.mean  # sums are this process's
-        grad_x = rounded * _per_channel(-factor * shift.square() * of_all(along) / count, grad)
-        grad_x.addcmul_(grad, _per_channel(factor, grad))
-        grad_x.sub_(_per_channel(factor * of_all(total) / count, grad))
+        slope = -factor * shift.square() * of_all(along) / count
+        level = factor * of_all(total) / count
+        grad_x = shift_norm.gradient(x, grad, mean, slope, factor, level, out=products)
         return grad_x, along * shift, total, None  # AP2(s C) = s AP2(C)
 
 
@@ -208,4 +203,4 @@ class Scale(nn.Module):
         self.beta = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * _per_channel(self.gamma, x) + _per_channel(self.beta, x)
+        return x * per_channel(self.gamma, x) + per_channel(self.beta, x)

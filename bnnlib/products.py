@@ -23,6 +23,7 @@ class Values(StrEnum):
 
     REAL = "real"
     SIGNS = "signs"  # -1 and +1
+    DRAWN = "drawn"  # the same, drawn
     DROPPED = "dropped"  # -2, 0 and +2: signs behind a dropout of one half
 
 
@@ -49,9 +50,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, values: Values) -> Tensor:
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor, values: Values) -> Tensor:
-    """x (B, C, H, W), weight (out, C, 3, 3) -> 3x3 convolution with its signs, zero padding 1."""
+    """x (B, C, H, W), weight (out, C, 3, 3) -> 3x3 convolution with its signs, zero padding 1.
+
+    torch's convolution gets drawn signs in the order in which torch would have drawn them: the
+    layout of its input decides in which order it sums a gradient.
+    """
     if _pays(x, weight, values, x[:, 0].numel()):
         return _look_up(x, weight, values).add_(bias[:, None, None])
+    x = x.contiguous() if values is Values.DRAWN else x
     return F.conv2d(x, binarize(weight, cancel=False), bias, padding=1)
 
 

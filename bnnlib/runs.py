@@ -34,16 +34,20 @@ FRESH = ROOT / os.environ.get("BNN_RUNS", "build/runs")
 DETERMINING = (
     "analysis",
     "binarize",
+    "draws",
     "fit",
     "fused",
     "inputs",
     "kernels/__init__",
+    "kernels/arithmetic",
     "kernels/elementwise",
     "kernels/llvm",
     "kernels/lookup",
+    "kernels/mersenne",
     "kernels/pack",
     "kernels/pieces",
     "kernels/pooling",
+    "kernels/shift_norm",
     "kernels/sign_product",
     "kernels/threads",
     "kernels/transpose",
@@ -57,6 +61,7 @@ DETERMINING = (
     "products",
     "rounding",
     "rules",
+    "shift_norm",
 )
 # What `dirty` looks at: everything that makes results, and nothing that they are made into.
 SOURCES = ("bnnlib", "notebooks", "tools", "Makefile", "requirements.txt")

@@ -1,0 +1,120 @@
+"""Random numbers on a CPU that are compared as they are made: those that torch would draw.
+
+torch fills memory with them on one thread, and compares them in later passes. Here a generator's
+state is taken, its next words are made from it, and all threads compare them; the generator then
+stands where torch's own drawing would have left it.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from bnnlib import fused, parallel
+
+AT_ONCE = 1 << 18  # words: they stay in a core's cache
+STATE_BYTES = 5056  # of torch's generator (CPUGeneratorImpl.cpp): the engine's words begin at 24
+
+
+def fits(x: Tensor, noise: Generator) -> bool:
+    """Whether draws for x are made here: float32 on the CPU, contiguous or channels-last.
+
+    Several processes draw for the whole batch, and each takes its rows: `parallel.uniform`.
+    """
+    return (
+        fused.fits(x)
+        and parallel.size() == 1
+        and noise.device.type == "cpu"
+        and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
+    )
+
+
+def words(noise: Generator, count: int, together: int) -> Iterator[np.ndarray]:
+    """The generator's next `count` words before tempering, uint32, `together` at a time.
+
+    Each array is valid until the next. The generator is moved on when all were taken.
+    """
+    from bnnlib.kernels import mersenne
+
+    size, state = mersenne.WORDS, noise.get_state()
+    blob = state.numpy()
+    left, following = blob[8:12].view(np.int32), blob[16:24].view(np.int64)
+    kept = blob[24 : 24 + 8 * size].view(np.int64)
+    room = np.empty((2 + min(together, count) // size) * size + size, np.uint32)
+    room[:size] = kept
+    place = size + 1 - left[0]
+    for start in range(0, count, together):
+        end = place + min(together, count - start)
+        made = -(-end // size) * size
+        mersenne.extend(room, made)
+        yield room[place:end]
+        room[:size] = room[made - size : made]
+        place = end - (made - size)
+    kept[:], following[0], left[0] = room[:size], place, size + 1 - place
+    noise.set_state(state)
+
+
+def signs(x: Tensor, noise: Generator) -> Tensor:
+    """`binarize.sample_sign` of x, which `fits`: as large, and laid out as it is."""
+    from bnnlib.kernels import mersenne
+
+    out = torch.empty_like(x)
+    if x.is_contiguous():
+        _in_a_line(mersenne.signs, [fused.flat(x), fused.flat(out)], noise)
+    else:
+        _by_image(mersenne.signs_of_images, x, out, noise)
+    return out
+
+
+def _in_a_line(kernel: Callable, arrays: list[np.ndarray], noise: Generator, *numbers) -> None:
+    """Call a kernel on words and flat arrays of one length, piece by piece."""
+    start = 0
+    for some in words(noise, len(arrays[0]), AT_ONCE):
+        end = start + len(some)
+        fused.run(kernel, [some, *(array[start:end] for array in arrays)], *numbers)
+        start = end
+
+
+def _by_image(kernel: Callable, x: Tensor, out: Tensor, noise: Generator) -> None:
+    """Call a kernel on words and some images at a time; x, out: channels last."""
+    from bnnlib.kernels.mersenne import LINE
+    from bnnlib.kernels.threads import in_parts
+
+    given, to = (t.detach().movedim(1, -1).flatten(1, 2).numpy() for t in (x, out))
+    _, pixels, channels = given.shape
+    together = max(1, AT_ONCE // x[0].numel())
+    lines, start = -(-pixels // LINE), 0
+    for some in words(noise, x.numel(), together * x[0].numel()):
+        own = some.reshape(-1, channels, pixels)
+        end = start + len(own)
+        arrays = own, given[start:end], to[start:end]
+        in_parts(lambda *part, arrays=arrays: kernel(*arrays, *part), len(own) * lines, LINE)
+        start = end
+
+
+class Drop(torch.autograd.Function):
+    """x, contiguous, each entry zeroed with probability `rate`, the rest over 1 - rate."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, rate: float, noise: Generator) -> Tensor:
+        from bnnlib.kernels import mersenne
+
+        out, keeps = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+        arrays = [fused.flat(t) for t in (x, out, keeps)]
+        _in_a_line(mersenne.drop, arrays, noise, rate, 1 - rate)
+        ctx.left = 1 - rate
+        ctx.save_for_backward(keeps)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        from bnnlib.kernels import mersenne
+
+        (keeps,) = ctx.saved_tensors
+        if not (fused.fits(grad) and grad.is_contiguous()):
+            return grad / ctx.left * keeps, None, None
+        out = torch.empty_like(grad)
+        arrays = [fused.flat(t) for t in (grad, keeps, out)]
+        fused.run(mersenne.drop_back, arrays, ctx.left)
+        return out, None, None

@@ -1,0 +1,71 @@
+"""What shift-based batch normalization does to every number: one pass each on a CPU, else torch's.
+
+x, grad and out are (B, C) or (B, C, H, W); what is told per channel is (C,). Sums over a batch are
+torch's, in `normalization`: their order decides their last bits.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bnnlib import fused
+from bnnlib.binarize import ap2
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """(C,) -> (C,), or (C, 1, 1) for images: what broadcasts along axis 1 of x."""
+    return values.view((-1,) + (1,) * (x.dim() - 2))
+
+
+def spread(x: Tensor, mean: Tensor) -> Tensor:
+    """AP2(x - mean) (x - mean): its mean is the shift-based variance."""
+    if _fits(x):
+        return _in_rows("spread", [x], [mean], torch.empty_like(x))
+    centred = x - per_channel(mean, x)
+    return ap2(centred).mul_(centred)
+
+
+def affine(x: Tensor, mean: Tensor, factor: Tensor, shift: Tensor, out: Tensor) -> Tensor:
+    """(x - mean) factor + shift, in `out`."""
+    if _fits(x, out):
+        return _in_rows("affine", [x], [mean, factor, shift], out)
+    torch.sub(x, per_channel(mean, x), out=out)
+    return out.mul_(per_channel(factor, x)).add_(per_channel(shift, x))
+
+
+def along(x: Tensor, grad: Tensor, mean: Tensor) -> Tensor:
+    """grad AP2(x - mean)."""
+    if _fits(x, grad):
+        return _in_rows("along", [x, grad], [mean], torch.empty_like(x))
+    return grad * ap2(x - per_channel(mean, x))
+
+
+def gradient(
+    x: Tensor, grad: Tensor, mean: Tensor, slope: Tensor, factor: Tensor, shift: Tensor, out: Tensor
+) -> Tensor:
+    """AP2(x - mean) slope + grad factor - shift; in `out`, if the kernel does it."""
+    if _fits(x, grad, out):
+        return _in_rows("gradient", [x, grad], [mean, slope, factor, shift], out)
+    grad_x = ap2(x - per_channel(mean, x)) * per_channel(slope, x)
+    return grad_x.addcmul_(grad, per_channel(factor, x)).sub_(per_channel(shift, x))
+
+
+def _fits(*tensors: Tensor) -> bool:
+    """Whether they are rows of channels that the kernels take: (B, C), or images channels-last."""
+    first = tensors[0]
+    return fused.fits(*tensors) and first.movedim(1, -1).is_contiguous()
+
+
+def _in_rows(name: str, large: list[Tensor], channels: list[Tensor], out: Tensor) -> Tensor:
+    """Call a kernel of `kernels.shift_norm` on (rows, C) arrays; -> out."""
+    from bnnlib.kernels import shift_norm
+    from bnnlib.kernels.threads import in_parts
+
+    kernel: Callable = getattr(shift_norm, name)
+    rows = [t.detach().movedim(1, -1).flatten(0, -2).numpy() for t in (*large, out)]
+    values = [t.detach().contiguous().numpy() for t in channels]
+    arrays = (*rows[:-1], *values, rows[-1])
+    together = max(1, fused.PIECE // out.shape[1])
+    in_parts(lambda *part: kernel(*arrays, *part), len(rows[0]), together)
+    return out
