@@ -23,7 +23,7 @@ QUICK_HALVED = {"learning_rate": 2**-6, "halve_every": 0.5}
 QUICK_MLP = {"hidden": (512, 512, 512), "input_dropout": 0.0, "hidden_dropout": 0.0}
 QUICK_CONVNET = {"hidden": (16, 32, 64), "dense": 512, "batch_size": 100}
 QUICK_CIFAR10 = {**QUICK_CONVNET, **HIGH_CIFAR10, "epochs": 5}
-# The shift-based rules have no kernels of their own and take longest: fewer images.
+# Chosen when the shift-based rules had no kernels of their own and took longest: fewer images.
 QUICK_CIFAR10_TORCH7 = {
     **QUICK_CONVNET,
     **QUICK_HALVED,
