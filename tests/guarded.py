@@ -22,7 +22,7 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from bnnlib import pooling, products
+from bnnlib import draws, pooling, products
 from bnnlib.kernels import cpu, hamming_search, plain, sign_product
 
 PAGE, PROT_NONE = mmap.PAGESIZE, 0
@@ -111,7 +111,7 @@ def surroundings(end: bool, looks_up: bool, threads: int) -> Iterator[None]:
             stack.enter_context(patch.multiple(module, **values))
         for module in (cpu, sign_product, hamming_search, pooling, products):
             stack.enter_context(patch.object(module, "torch", _torch(end)))
-        for module in (cpu, plain):
+        for module in (cpu, draws, plain):
             stack.enter_context(patch.object(module, "np", _numpy(end)))
         torch.set_num_threads(threads)
         try:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from guarded import Stress, copied, guarded
 from torch import Tensor
 
-from bnnlib import fused, products, retrieval, xnor
+from bnnlib import draws, fused, products, retrieval, shift_norm, xnor
+from bnnlib.binarize import hard_sigmoid
 from bnnlib.kernels import (
     cpu,
     elementwise,
@@ -260,6 +262,8 @@ def elementwise_kernels(end, seed, count) -> None:
         (elementwise.cancel, lines[:2], [np.empty_like(lines[0])], ()),
         (elementwise.adam, lines, [], (0.01, 0.999, 0.1, 0.001, 1e-8, 1.0)),
         (elementwise.adamax_coded, [*lines, bits], [], (0.01, 0.999, 0.1, 1e-8, 1.0)),
+        (elementwise.adamax_printed, lines, [], (0.01, 0.999, 0.1, 1.0)),
+        (elementwise.adamax_decaying, lines, [], (0.01, 0.999, 0.1, 1e-8, 1.0)),
     )
     for kernel, given, room, constants in calls:
         plainly = [array.copy() for array in (*given, *room)]
@@ -269,6 +273,47 @@ def elementwise_kernels(end, seed, count) -> None:
         for arrays in (plainly, apart):
             fused.run(kernel, arrays, *constants)
         assert all(map(np.array_equal, plainly, apart)), kernel.__name__
+
+
+def _drawn(chance: Random) -> dict:
+    images = chance.random() < 0.5
+    sides = (chance.randint(1, 9), chance.randint(1, 9)) if images else ()
+    return {"shape": (chance.randint(1, 6), size(chance, 300), *sides)}
+
+
+def draws_and_dropout(end, seed, shape) -> None:
+    """Several pieces and states; test_draws.py compares the kernels with torch's draws."""
+    x = numbers(shape, seed).mul_(0.37)
+    noises = [torch.Generator().manual_seed(seed) for _ in range(2)]
+    place = copied(x.movedim(1, -1).contiguous(), end).movedim(-1, 1)
+    with patch.object(draws, "AT_ONCE", 700), patch.object(fused, "PIECE", 64):
+        drawn = draws.signs(place, noises[0])
+        expected = (torch.rand(shape, generator=noises[1]) < hard_sigmoid(x)) * 2.0 - 1
+        assert torch.equal(drawn, expected)
+        kept = draws.Drop.apply(copied(x, end), 0.25, noises[0])
+    assert torch.equal(kept, x * (torch.rand(shape, generator=noises[1]) >= 0.25) / 0.75)
+    assert torch.equal(*(noise.get_state() for noise in noises))
+
+
+def shift_norms(end, seed, shape) -> None:
+    """Each pass between the sums, beside torch's."""
+    x, grad = (numbers(shape, seed + i).mul_(0.37) for i in range(2))
+    x, grad = (copied(t.movedim(1, -1).contiguous(), end).movedim(-1, 1) for t in (x, grad))
+    channels = [copied(numbers((shape[1],), seed + i).mul_(0.3), end) for i in range(4)]
+    found = []
+    for takes in (shift_norm._fits, lambda *_: False):
+        with patch.object(shift_norm, "_fits", takes), patch.object(fused, "PIECE", 64):
+            mean, factor, shift, slope = channels
+            room = (torch.empty_like(x) for _ in range(2))
+            found.append(
+                (
+                    shift_norm.spread(x, mean),
+                    shift_norm.affine(x, mean, factor, shift, next(room)),
+                    shift_norm.along(x, grad, mean),
+                    shift_norm.gradient(x, grad, mean, slope, factor, shift, next(room)),
+                )
+            )
+    assert all(map(torch.equal, *found))
 
 
 def _yardsticks(chance: Random) -> dict:
@@ -310,6 +355,8 @@ STRESSED = {
     "convolutions of packed images": Stress(_convolved, convolutions),
     "Hamming searches": Stress(_searched, hamming_searches),
     "one-pass updates": Stress(_in_a_line, elementwise_kernels),
+    "draws": Stress(_drawn, draws_and_dropout),
+    "shift-based normalization": Stress(_drawn, shift_norms),
     "look-ups for the gradients": Stress(_looked_up, look_ups),
     "max pooling": Stress(_pooled, poolings),
     "plain yardsticks": Stress(_yardsticks, plain_kernels),

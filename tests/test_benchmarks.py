@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import bench_training, plain
-from bnnlib import bench, fit, models, recipes
+from benchmarks import bench_rules, bench_training, plain
+from bnnlib import ROOT, bench, fit, models, recipes
 
 
 def twins(name: str) -> tuple[nn.Sequential, nn.Sequential]:
@@ -75,3 +75,42 @@ def test_a_measurement_is_of_real_steps(monkeypatch):
     monkeypatch.setattr(bench_training, "RECIPES", {"mlp": tiny})
     result = bench_training.measure("ours", "mlp", 2, "cpu")
     assert len(result["seconds"]) == 2 and min(result["seconds"]) > 0 and result["peak_mb"] > 10
+
+
+def test_old_and_new_rules_are_timed_in_turn_and_leave_their_table(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def measure(checkout, name, profile, steps):
+        asked.append((checkout == ROOT, name, profile))
+        return [0.1 if checkout == ROOT else 0.4] * steps
+
+    monkeypatch.setattr(bench_rules, "check_out", lambda commit, folder: None)
+    monkeypatch.setattr(bench_rules, "measure", measure)
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench_rules", "0123456", "--rounds", "2", "--steps", "3"])
+    assert bench_rules.main() == 0
+    names = [recipe.name for recipe in bench_rules.PAPER]
+    assert asked == [(new, name, "paper") for name in names for new in (False, True) * 2]
+    (measured,) = bench.committed("rules").values()
+    assert measured["commit"] == "0123456"
+    assert [(row["recipe"], row["steps"], row["ratio"]) for row in measured["rows"]] == [
+        (name, 6, pytest.approx(0.25)) for name in names
+    ]
+    assert capsys.readouterr().out.count(": 0.25\n") == 3
+
+
+def test_quick_s_shift_based_recipes_are_printed_and_kept_nowhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench_rules, "check_out", lambda commit, folder: None)
+    monkeypatch.setattr(bench_rules, "measure", lambda *_: [0.1, 0.2, 0.3])
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench_rules", "0123456", "--profile", "quick"])
+    assert bench_rules.main() == 0
+    out = capsys.readouterr().out
+    wanted = {"mnist-torch7", "shift-both", "shift-adamax-printed", "gaps-cifar10-shift"}
+    assert wanted <= {line.split()[0] for line in out.splitlines()}
+    assert "shift-baseline" not in out and "svhn" not in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_steps_of_old_and_new_rules_are_real_ones():
+    assert min(bench_rules.measure(ROOT, "mnist-torch7", "smoke", 2)) > 0

@@ -1,5 +1,7 @@
 """The one-pass kernels against torch's several passes."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -9,6 +11,13 @@ if not fused.AVAILABLE:
     pytest.skip("numba is not installed", allow_module_level=True)
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 1 + 2**-23, -1 - 2**-23, 1e-30, -1e-30, float("nan"), float("inf")]
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def numbers(shape=(37, 53), seed=0) -> torch.Tensor:
@@ -55,6 +64,40 @@ def test_twenty_fused_updates_equal_twenty_of_the_rule(rule, clip):
     for ours, torch_s in zip(*runs, strict=True):
         torch.testing.assert_close(ours, torch_s, rtol=2e-6, atol=2e-6 * torch_s.abs().max().item())
     assert (runs[0][0].abs().max() <= 1) == clip
+
+
+TINY = torch.finfo(torch.float32).tiny
+EDGES = [*SPECIAL, -float("inf"), TINY, TINY / 2, -1e-45, 3e38]
+
+
+def same_bits(ours: torch.Tensor, torch_s: torch.Tensor) -> bool:
+    """Whether all are equal, zeros by their sign, too; NaN is NaN."""
+    equal = ours.view(torch.int32) == torch_s.view(torch.int32)
+    return bool((equal | (ours.isnan() & torch_s.isnan())).all())
+
+
+@pytest.mark.parametrize("rule", [rules.Rule.ADAMAX_PRINTED, rules.Rule.ADAMAX_DECAYING])
+@pytest.mark.parametrize("count", [1, 15, 1003, 70_001])
+def test_these_rules_equal_torch_s_passes_to_the_last_bit(rule, count):
+    """Records were made by torch's passes. Gradients and second moments meet all special values."""
+    draw = torch.Generator().manual_seed(count)
+    start = [torch.randn(count, generator=draw) * size for size in (1, 1e-4, 1e-4, 1e-4)]
+    start[3].abs_()
+    if count > len(EDGES) ** 2:
+        pairs = torch.tensor(list(itertools.product(EDGES, EDGES)))
+        start[1][: len(pairs)], start[3][: len(pairs)] = pairs[:, 0], pairs[:, 1].abs()
+    for threads, clip in ((1, False), (2, True), (3, False)):
+        torch.set_num_threads(threads)
+        ours, torch_s = ([t.clone() for t in start] for _ in range(2))
+        for t in range(1, 4):
+            rules.FUSED[rule](*ours, t, 2**-6, 37.123, clip)
+            rules.UPDATES[rule](*torch_s, t, 2**-6, 37.123)
+            torch_s[0] = torch_s[0].clamp(-1, 1) if clip else torch_s[0]
+            assert all(map(same_bits, ours, torch_s))
+
+
+def test_every_rule_has_a_kernel():
+    assert rules.FUSED.keys() == rules.UPDATES.keys() == set(rules.Rule)
 
 
 @pytest.mark.parametrize(

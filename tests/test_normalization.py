@@ -4,12 +4,14 @@ import torch
 import twin
 from torch import nn
 
+from bnnlib import fused, shift_norm
 from bnnlib.normalization import (
     BatchNorm,
     OrdinaryBatchNorm,
     PrintedShiftBatchNorm,
     Scale,
     ShiftBatchNorm,
+    ShiftNormalize,
 )
 
 SHAPES = [(12, 5), (3, 5, 2, 2)]
@@ -128,3 +130,70 @@ def test_the_scale_alone_starts_at_the_scale_of_a_sum_of_signs(shape):
     x = torch.full(shape, 8.0)
     assert torch.equal(layer(x), torch.ones(shape))
     assert torch.equal(layer(x), layer.eval()(x))
+
+
+ROWS = [(2, 1), (3, 5), (37, 53), (100, 777), (3, 5, 2, 2), (7, 9, 5, 3), (20, 64, 16, 16)]
+ROWS += [(4, 64, 1, 1), (3, 1, 4, 4)]
+
+
+def batch(shape, special: bool):
+    """x, gamma, beta, the gradient of y; special: subnormal products, zeros, NaN, infinity."""
+    draws = [torch.randn(size, generator=generator(i)) for i, size in enumerate((shape, shape))]
+    x, grad = 3 * draws[0] + 1, draws[1] * (1e-37 if special else 1e-3)
+    gamma, beta = (torch.randn(shape[1], generator=generator(i)) for i in (2, 3))
+    gamma[0] = 0
+    if special:
+        x.view(-1)[:2], grad.view(-1)[:2] = torch.tensor([0.0, 1e-45]), torch.tensor([-0.0, 1e-44])
+        if shape[1] > 4:
+            x[0, 1], x[0, 2] = float("nan"), float("inf")
+            grad[0, 3], grad[0, 4] = float("nan"), -float("inf")
+    if len(shape) == 4:
+        x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
+    return x, gamma, beta, grad
+
+
+def normalized(x, gamma, beta, grad):
+    """y, mean, variance, and the gradients of x, gamma, beta."""
+    given = [t.detach().requires_grad_() for t in (x, gamma, beta)]
+    out = ShiftNormalize.apply(*given, ShiftBatchNorm.EPS)
+    return [t.detach() for t in (*out, *torch.autograd.grad(out[0], given, grad))]
+
+
+def by_definition(x, gamma, beta, grad):
+    """The same by torch's passes, as all records were made before there were kernels."""
+    from bnnlib.binarize import ap2
+    from bnnlib.normalization import _axes, inverse_std
+    from bnnlib.shift_norm import per_channel
+
+    mean = x.mean(_axes(x))
+    centred = x - per_channel(mean, x)
+    rounded = ap2(centred)
+    variance = (rounded * centred).mean(_axes(x))
+    shift = ap2(inverse_std(variance, ShiftBatchNorm.EPS))
+    factor = ap2(gamma) * shift
+    y = centred.mul_(per_channel(factor, x)).add_(per_channel(beta, x))
+    total, along = grad.sum(_axes(grad)), (grad * rounded).sum(_axes(grad))
+    count = grad.numel() // len(total)
+    grad_x = rounded * per_channel(-factor * shift.square() * along / count, grad)
+    grad_x.addcmul_(grad, per_channel(factor, grad))
+    grad_x.sub_(per_channel(factor * total / count, grad))
+    return [y, mean, variance, grad_x, along * shift, total]
+
+
+@pytest.mark.skipif(not fused.AVAILABLE, reason="numba is not installed")
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("shape", ROWS)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_shift_based_normalization_equals_torch_s_passes_to_the_last_bit(shape, special, threads):
+    given, before = batch(shape, special), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert shift_norm._fits(given[0], given[3])
+        for grad in (given[3], given[3].contiguous()):  # images: laid out unlike x, too
+            for kind in (torch.float32, torch.float64):  # which no kernel takes
+                own = [t.to(kind) for t in (*given[:3], grad)]
+                for ours, torch_s in zip(normalized(*own), by_definition(*own), strict=True):
+                    assert bool(((ours == torch_s) | (ours.isnan() & torch_s.isnan())).all())
+                    assert ours.stride() == torch_s.stride()
+    finally:
+        torch.set_num_threads(before)
