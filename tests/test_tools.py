@@ -142,7 +142,7 @@ def test_failure_is_named_and_kept_while_the_good_page_stays_and_others_are_up_t
     assert said.startswith("exit status 1\n"), said
     assert "02_fails failed: ValueError: epochs must be positive" in said.split("--- stderr")[1]
     uptodate = next(row for row in stdout.splitlines() if "up to date" in row).split()
-    assert " ".join(uptodate) == "01_toy up to date 1 reproduced, 1 not run", said
+    assert " ".join(uptodate) == "01_toy up to date arithmetic: 1 reproduced, 1 not run", said
     assert "epochs must be positive" in (made / "build/failed/smoke" / source.name).read_text()
     assert good == {path: path.read_bytes() for path in pages.glob("02_*")}
 
