@@ -173,6 +173,13 @@ def test_a_claim_on_two_groups_is_judged_by_the_spread_of_both(folders, fill):
     assert found(folders) == [[findings.NOT_NOISE], [findings.NOISE, findings.NOT_NOISE]]
 
 
+def test_a_withheld_value_is_compared_with_nothing(folders, fill):
+    for folder, error in zip(folders, (36.0, 37.0), strict=True):
+        twins = records("cifar10-theano", [error]) + records("cifar10-theano-float", [30.0])
+        fill(folder, twins, ["figure1_gap_theano"])
+    assert found(folders)[0] == []
+
+
 # --- measurements -----------------------------------------------------------------------------
 
 

@@ -354,7 +354,7 @@ def test_the_answer_lists_the_paper_s_claims_by_verdict_and_leads_to_their_rows(
 def test_readme_block_is_replaced_and_a_second_time_changes_nothing(tmp_path):
     publish(tmp_path, "quick", "04_mnist", entry("mnist_theano", 1.9))
     table = summary.as_markdown(summary.rows(summary.load(tmp_path)))
-    assert "(results/quick/04_mnist.ipynb) | 0.96 % | 1.90 ± 0.05 % | n = 2, quick" in table
+    assert "(results/quick/04_mnist.ipynb) | 0.96 % | 1.90 ± 0.05 % | n = 2, working" in table
     assert "| Test error on MNIST, Torch7 recipe | 1.40 % |  |  | not run |" in table
     readme = f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n"
     once = summary.replace_block(readme, table)
