@@ -89,7 +89,8 @@ def test_a_page_states_what_its_records_give(path):
         for name in ("values", "reference", "n", "mean", "std"):
             assert entry[name] == pytest.approx(getattr(result, name)), (entry["id"], name)
         if made_by:  # a measurement's provenance stands on its page alone
-            assert entry["verdict"] == result.verdict, entry["id"]
+            known = entry["grade"], entry["verdict"]
+            assert known == (result.grade, result.verdict), entry["id"]
 
 
 def again(entry: dict, made_by: list[dict], profile: str) -> evidence.Result:
