@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bnnlib import runs
-from bnnlib.claims import Result
+from bnnlib.evidence import Result
 from bnnlib.figures import write_svg
 
 SCHEMA = 1
@@ -68,6 +68,7 @@ def _metrics(result: Result) -> dict:
         "std": result.std,
         "n": result.n,
         "reference": list(result.reference),
+        "grade": result.grade,
         "verdict": result.verdict,
         "device": made_on(records, "device") or None,
         "device_name": made_on(records) or None,

@@ -1,19 +1,19 @@
 """What runs came to, side by side: recipes, profiles, and one thing changed at a time.
 
-Tables and sentences from records. Whether a claim holds is decided in claims.py.
+Tables and sentences from records. Whether a claim holds is decided in evidence.py.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from math import nan, sqrt
+from math import sqrt
 from operator import itemgetter
 
 import pandas as pd
 
-from bnnlib import claims as judging
-from bnnlib import recipes, runs
+from bnnlib import recipes, runs, verdicts
 from bnnlib.cached import SIZES
-from bnnlib.claims import Result
+from bnnlib.claims import INTERVAL, claims, context
+from bnnlib.evidence import Result, answer
 from bnnlib.recipes import Recipe
 
 # The rows of our own Table 1: what a recipe's name adds to its data set's.
@@ -52,9 +52,9 @@ def answers(
     profile: str,
     value: Callable[[dict], float] = itemgetter("test_error"),
 ) -> list[Result]:
-    """A claim's result at this profile, run or not; then at the others that have runs for it."""
+    """A claim's result at this profile, run or not; then at the others that have a value for it."""
     groups = {profile: [], **_grouped(records, itemgetter("profile"))}
-    results = [judging.answer(claim_id, group, value) for group in groups.values()]
+    results = [answer(claim_id, group, value) for group in groups.values()]
     return results[:1] + [result for result in results[1:] if result.difference is not None]
 
 
@@ -99,10 +99,10 @@ def table_one() -> pd.DataFrame:
     binarized = {"group": "Binarized activations and weights, in training and test"}
     ours = [
         {**binarized, "method": f"BNN ({recipe})", "where": "both"}
-        | {data: judging.claims()[f"{data}_{recipe.lower()}"].printed for data in DATA_SETS}
+        | {data: claims()[f"{data}_{recipe.lower()}"].printed for data in DATA_SETS}
         for recipe in ("Torch7", "Theano")
     ]
-    frame = pd.DataFrame(ours + judging.context()["table1"]).fillna("-")
+    frame = pd.DataFrame(ours + context()["table1"]).fillna("-")
     columns = {"group": "group", "method": "method", **DATA_SETS, "where": "version of the paper"}
     return frame[list(columns)].rename(columns=columns)
 
@@ -123,13 +123,13 @@ def our_table_one(records: Sequence[dict], profile: str) -> pd.DataFrame:
 def _cell(groups: dict, recipe: str, profile: str) -> str:
     group = groups.get((recipe, profile), [])
     shown = f"{spread(run['test_error'] for run in group)} (n = {len(group)})"
-    return shown if group else judging.NOT_RUN
+    return shown if group else verdicts.NOT_RUN
 
 
 def differences(records: Sequence[dict], baseline: str) -> pd.DataFrame:
-    """Test error of each recipe less the baseline's at the same profile, with Welch's t-test.
+    """Test error of each recipe less the baseline's at the same profile, with Welch's interval.
 
-    p is two-sided. With one run of either there is a difference and no test.
+    With one run of either there is a difference and no interval.
     """
     groups = _grouped(records, _recipe_and_profile)
     rows = [
@@ -139,8 +139,7 @@ def differences(records: Sequence[dict], baseline: str) -> pd.DataFrame:
         if name != baseline and (baseline, profile) in groups
     ]
     columns = ["recipe", "profile", "test error (%)", "baseline (%)", "difference (points)"]
-    columns += ["standard error", "t", "degrees of freedom", "p", "n"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*columns, INTERVAL, "n"])
 
 
 _error = itemgetter("test_error")
@@ -156,19 +155,8 @@ def _against(values: list[float], reference: list[float]) -> dict:
     }
     if min(len(values), len(reference)) < 2:
         return row
-    t, freedom, p = welch(values, reference)
-    row["standard error"] = f"{judging.standard_error(values, reference):.2f}"
-    return row | {"t": f"{t:.1f}", "degrees of freedom": f"{freedom:.1f}", "p": f"{p:.2g}"}
-
-
-def welch(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
-    """t, its degrees of freedom and the two-sided p; not a number where nothing varies."""
-    from scipy.stats import ttest_ind
-
-    if not judging.standard_error(values, reference):
-        return nan, nan, nan
-    found = ttest_ind(values, reference, equal_var=False)
-    return float(found.statistic), float(found.df), float(found.pvalue)
+    low, high = verdicts.interval(values, reference)
+    return row | {INTERVAL: f"{low:+.2f} to {high:+.2f}"}
 
 
 def gap_sentences(
@@ -187,12 +175,12 @@ def gap_sentences(
 
 def _gap(title: str, to: str, origin: str) -> str:
     """The paper's own difference, and what counting that many test images alone leaves open."""
-    claims = [judging.claims()[name] for name in (to, origin)]
-    images = SIZES[recipes.by_name(claims[0].recipes[0]).dataset][1]
-    error = sqrt(sum(claim.value * (100 - claim.value) for claim in claims) / images)
-    numbers = f"{claims[0].value - claims[1].value:+.2f} ± {error:.2f} points"
+    last, first = (claims()[name] for name in (to, origin))
+    images = SIZES[recipes.by_name(last.recipes[0]).dataset][1]
+    error = sqrt(sum(claim.value * (100 - claim.value) for claim in (last, first)) / images)
+    numbers = f"{last.value - first.value:+.2f} ± {error:.2f} points"
     return (
-        f"**{title}.** The paper's error goes from {claims[1].paper} to {claims[0].paper}, by "
+        f"**{title}.** The paper's error goes from {first.paper} to {last.paper}, by "
         f"{numbers} (standard error from the number of test images alone)."
     )
 
@@ -200,12 +188,15 @@ def _gap(title: str, to: str, origin: str) -> str:
 def _explained(results: Sequence[Result]) -> str:
     """What each factor does at the profile of these results."""
     kinds = {
-        judging.FOUND: "these move it the same way",
-        judging.NOT_FOUND: "these do not, or not beyond chance",
-        judging.TOO_FEW: "with too few runs to say",
-        judging.OTHER_SETTINGS: "not judged",
-        judging.STAND_IN: "on stand-in data",
-        judging.NOT_RUN: "not run",
+        verdicts.FOUND: "these move it the same way",
+        verdicts.OPPOSITE: "these move it the other way",
+        verdicts.UNDECIDED: "undecided by so few runs",
+        verdicts.TOO_SMALL: "on networks too small to tell",
+        verdicts.TOO_FEW: "with too few runs to say",
+        verdicts.OTHER_SETTINGS: "not judged",
+        verdicts.LENGTHS_DIFFER: "in trainings of other lengths",
+        verdicts.STAND_IN: "on stand-in data",
+        verdicts.NOT_RUN: "not run",
     }
     names = sorted({name for result in results for name in result.profiles})
     groups = [([_factor(r) for r in results if r.verdict == kind], kinds[kind]) for kind in kinds]

@@ -1,8 +1,8 @@
 """What a notebook shows of its runs: source code, tables and sentences.
 
-Trains nothing and judges nothing itself: verdicts are in claims.py, drawing in figures.py, what a
-page leaves behind in metrics.py; what notebooks need of them is offered here too. Every function
-copes with an empty list of records.
+Trains nothing and judges nothing itself: verdicts are in evidence.py, tables of claims in
+claim_tables.py, drawing in figures.py, what a page leaves behind in metrics.py; what notebooks need
+of them is offered here too. Every function copes with an empty list of records.
 """
 
 import inspect
@@ -12,11 +12,12 @@ from math import frexp
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from bnnlib import claims as judging
 from bnnlib import figures, recipes, runs
-from bnnlib.claims import Claim, Result, answer, claims, context
+from bnnlib.claim_tables import compare, criteria, sentence
+from bnnlib.claims import Claim, claims, context
+from bnnlib.evidence import Result, answer
 from bnnlib.figures import effects, history, learning_curves
-from bnnlib.metrics import Page, made_on, publish, save
+from bnnlib.metrics import Page, publish, save
 from bnnlib.outcomes import (
     answers,
     best_runs,
@@ -33,9 +34,10 @@ from bnnlib.recipes import Recipe
 
 # Defined elsewhere, offered to notebooks here.
 __all__ = ["Claim", "Page", "Result", "answer", "claims", "context", "publish", "save"]
+__all__ += ["compare", "criteria", "sentence"]
 __all__ += ["effects", "history", "learning_curves"]
 __all__ += ["answers", "best_runs", "better_runs", "differences", "errors"]
-__all__ += ["changes", "gap_sentences", "our_table_one", "table_one"]
+__all__ += ["changes", "gap_sentences", "our_table_one", "spread", "table_one"]
 
 
 def start(notebook: str, profile: str) -> Page:
@@ -101,77 +103,6 @@ def _shown(value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def criteria(claim_ids: Sequence[str]) -> pd.DataFrame:
-    """What is claimed and what will count as reproducing it, before anything is run."""
-    rows = [
-        {
-            "claim": claim.statement,
-            "paper": claim.paper,
-            "where": claim.where,
-            "what is compared": claim.selection,
-            "criterion": _rule(claim),
-        }
-        for claim in map(claims().__getitem__, claim_ids)
-    ]
-    return pd.DataFrame(rows)
-
-
-def _rule(claim: Claim) -> str:
-    wanted = "found" if claim.origin == "ours" else "reproduced"
-    partly = claim.margin and claim.origin != "ours" and claim.kind != "effect"
-    tail = "; partly, up to three times that margin" if partly else ""
-    return f"{wanted} if the mean is {claim.criterion}{tail}"
-
-
-def compare(results: Sequence[Result]) -> pd.DataFrame:
-    """Claims beside what was obtained; `measured on` names profile and device."""
-    rows = [
-        {
-            "claim": result.claim.statement,
-            "paper": result.claim.paper,
-            "ours": _ours(result),
-            "difference": _difference(result),
-            "verdict": result.verdict,
-            "measured on": _measured_on(result),
-        }
-        for result in results
-    ]
-    return pd.DataFrame(
-        rows, columns=["claim", "paper", "ours", "difference", "verdict", "measured on"]
-    )
-
-
-def _decimals(claim: Claim) -> int:
-    """As many as the paper prints, at least one."""
-    return max(1, len(claim.printed.partition(".")[2]))
-
-
-def _ours(result: Result) -> str:
-    if result.difference is None:
-        return judging.NOT_RUN
-    claim, decimals = result.claim, _decimals(result.claim)
-    if not result.reference:
-        return f"{judging.with_unit(spread(result.values, decimals), claim.unit)} (n = {result.n})"
-    judged, reference = (spread(group, decimals) for group in (result.values, result.reference))
-    return f"{judged} against {reference} % (n = {result.n}, {len(result.reference)})"
-
-
-def _difference(result: Result) -> str:
-    if result.difference is None or (result.claim.says and not result.reference):
-        return ""  # no distance to a claim in words
-    text = f"{result.difference:+.{_decimals(result.claim)}f}"
-    if min(result.n, len(result.reference)) > 1:
-        error = judging.standard_error(result.values, result.reference)
-        text += f" ± {error:.{_decimals(result.claim)}f} (standard error)"
-    return judging.with_unit(text, judging.difference_unit(result.claim))
-
-
-def _measured_on(result: Result) -> str:
-    profiles = ", ".join(sorted(result.profiles))
-    devices = made_on(result.records)
-    return f"{profiles} profile{', ' if devices else ''}{devices}" if profiles else ""
-
-
 def tell(sentences: Iterable[str]) -> None:
     """Display computed sentences, one a line."""
     display(Markdown("\n".join(f"- {line}" for line in sentences)))
@@ -180,23 +111,6 @@ def tell(sentences: Iterable[str]) -> None:
 def verdict_text(results: Sequence[Result]) -> None:
     """Display one computed sentence per claim."""
     tell(map(sentence, results))
-
-
-def sentence(result: Result) -> str:
-    """Verdict, claim, both numbers and the criterion, as one line of Markdown."""
-    claim = result.claim
-    head = f"**{result.verdict[0].upper()}{result.verdict[1:]}.** {claim.statement}:"
-    rule = f"Criterion: {_rule(claim)}."
-    source = f"{claim.where}, n = {claim.paper_n}" if claim.paper_n else claim.where
-    if result.verdict == judging.NOT_RUN:
-        return f"{head} the paper has {claim.paper} ({source}). {rule}"
-    if result.verdict == judging.TOO_FEW:
-        rule += f" That takes {judging.FEWEST_RUNS} runs of each."
-    difference = f", a difference of {_difference(result)}" if result.reference else ""
-    return (
-        f"{head} ours {_ours(result)}{difference}, {_measured_on(result)}; "
-        f"the paper: {claim.paper} ({source}). {rule}"
-    )
 
 
 def provenance(records: Sequence[dict]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import psutil
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bnnlib import ROOT, runs
-from tools.findings import TIMED
+from bnnlib.claims import claims
 
 ENDED = "ended"
 SEED = 2016  # of every random moment, so that a failure can be sought again
@@ -134,7 +134,8 @@ def _untimed(findings: dict) -> dict:
 
 def _claim(claim: dict) -> dict:
     """Of a ratio of times, only that it was judged, on what."""
-    timed = ("values", "mean", "std", "reference") if claim["id"] in TIMED else ()
+    is_timed = claims()[claim["id"]].category == "speed"
+    timed = ("values", "mean", "std", "reference") if is_timed else ()
     return {key: value for key, value in claim.items() if key not in ("date", *timed)}
 
 

@@ -223,7 +223,8 @@ def _sections(text: str, *wanted: str) -> str:
     return "\n".join(next(s for s in found if s.startswith(f"[{name}]")) for name in wanted)
 
 
-CLAIMS = _sections(claims.FILE.read_text(), "mnist_theano", "mnist_torch7", "context.swar")
+TABLES = ("mnist_theano", "mnist_torch7", "working", "context.swar")
+CLAIMS = _sections(claims.FILE.read_text(), *TABLES)
 
 
 def _claims(folder: Path) -> None:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import nbformat
 import pytest
 
-from bnnlib import ROOT, claims, recipes, runs
+from bnnlib import ROOT, claims, recipes, runs, verdicts
 from tools import run_notebooks
 
 NOTEBOOKS = run_notebooks.find()
@@ -142,7 +142,7 @@ def test_smoke_run(path, tmp_path, trained, monkeypatch):
     shown = {run["digest"] for run in metrics["records"] if run["profile"] == "smoke"}
     assert shown <= digests
     earned = {claim["verdict"] for claim in metrics["claims"]}
-    assert earned <= {claims.STAND_IN, claims.NOT_RUN, claims.OTHER_SETTINGS}
+    assert earned <= {verdicts.STAND_IN, verdicts.NOT_RUN, verdicts.OTHER_SETTINGS}
 
 
 @every_notebook
@@ -160,7 +160,7 @@ def test_a_profile_with_few_runs_or_none_says_so_and_does_not_fail(path, tmp_pat
     run = {name.parent.name for name in [*folder.glob("*/evening"), *folder.glob("*/paper")]}
     for claim in metrics["claims"]:
         if known[claim["id"]].recipes and not run.intersection(known[claim["id"]].recipes):
-            assert claim["verdict"] == claims.NOT_RUN, claim["id"]
+            assert claim["verdict"] == verdicts.NOT_RUN, claim["id"]
 
 
 def execute(path: Path, values: dict, folder: Path) -> dict:

@@ -1,13 +1,12 @@
 """Recipes and profiles side by side, and which factors explain a gap, from records made by hand."""
 
 import json
-import math
 
 import pandas as pd
 import pytest
 from hand_made import record, seeds
 
-from bnnlib import claims, outcomes, recipes, runs
+from bnnlib import outcomes, recipes, runs, verdicts
 
 MNIST = recipes.MNIST_THEANO
 WIDTH, BASELINE = recipes.GAPS_MNIST_WIDTH, recipes.GAPS_MNIST_BASELINE
@@ -45,11 +44,11 @@ def test_best_runs_are_of_one_profile():
 def test_answers_begin_with_the_page_s_own_run_or_not():
     records = seeds(MNIST, "evening", 1.2) + seeds(MNIST, "paper", 0.9, 1.0)
     own, evening, paper = outcomes.answers("mnist_theano", records, "quick")
-    assert own.verdict == claims.NOT_RUN
-    assert (evening.values, evening.verdict) == ([1.2], claims.OTHER_SETTINGS)
-    assert (paper.n, paper.verdict) == (2, claims.REPRODUCED)
+    assert own.verdict == verdicts.NOT_RUN
+    assert (evening.values, evening.verdict) == ([1.2], verdicts.OTHER_SETTINGS)
+    assert (paper.n, paper.verdict) == (2, verdicts.REPRODUCED)
     (alone,) = outcomes.answers("mnist_torch7", records, "quick")
-    assert alone.verdict == claims.NOT_RUN
+    assert alone.verdict == verdicts.NOT_RUN
 
 
 def test_errors_has_a_row_for_each_recipe_and_profile():
@@ -66,42 +65,46 @@ def test_our_table_one_says_what_was_not_run():
     assert len(table) == 4 * 2
     assert table.loc[("BNN (Theano)", "quick"), "MNIST"] == "2.10 ± 0.14 (n = 2)"
     assert table.loc[("BNN (Torch7, the code)", "evening"), "MNIST"] == "1.50 (n = 1)"
-    assert table.loc[("BNN (Theano)", "evening"), "MNIST"] == claims.NOT_RUN
-    assert set(table["SVHN"]) == {claims.NOT_RUN}
+    assert table.loc[("BNN (Theano)", "evening"), "MNIST"] == verdicts.NOT_RUN
+    assert set(table["SVHN"]) == {verdicts.NOT_RUN}
 
 
 def test_differences_are_welch_s():
     records = seeds(BASELINE, "quick", 1.0, 2.0, 3.0) + seeds(WIDTH, "quick", 4.0, 5.0, 6.0)
     (row,) = outcomes.differences(records, BASELINE.name).to_dict("records")
-    assert (row["difference (points)"], row["standard error"]) == ("+3.00", "0.82")
-    assert (row["t"], row["degrees of freedom"]) == ("3.7", "4.0")
-    # t(4) exceeds 3.674 with probability 0.0107, on both sides 0.0213.
-    assert row["p"] == "0.021"
+    assert row["difference (points)"] == "+3.00"
+    # The standard error is sqrt(2 / 3); t(4) exceeds 2.77645 with probability 2.5 %.
+    assert row["95 % interval"] == "+0.73 to +5.27"
 
 
-def test_one_run_is_a_difference_and_no_test():
+def test_one_run_is_a_difference_without_an_interval():
     records = seeds(BASELINE, "evening", 1.0, 1.1) + seeds(WIDTH, "evening", 1.5)
     records += seeds(WIDTH, "quick", 9.0)  # its baseline was not run there
     (row,) = outcomes.differences(records, BASELINE.name).to_dict("records")
     assert (row["difference (points)"], row["n"]) == ("+0.45", "1, 2")
-    assert pd.isna(row["standard error"]) and pd.isna(row["p"])
-
-
-def test_welch_of_runs_without_any_spread_is_no_number():
-    assert all(map(math.isnan, outcomes.welch([1.0, 1.0], [2.0, 2.0])))
+    assert pd.isna(row["95 % interval"])
 
 
 def test_gap_sentences_name_what_goes_the_way_of_the_gap():
-    names = ("gap_mnist_width", "gap_mnist_dropout")
+    names = ("gap_mnist_width", "gap_mnist_dropout", "gap_mnist_stochastic")
     records = seeds(BASELINE, "quick", 2.0, 2.1, 2.2) + seeds(WIDTH, "quick", 3.0, 3.1, 3.2)
     records += seeds(recipes.GAPS_MNIST_NO_DROPOUT, "quick", 1.5, 1.6, 1.7)
+    records += seeds(recipes.GAPS_MNIST_STOCHASTIC, "quick", 2.0, 2.4, 2.5)
     groups = [outcomes.answers(name, records, "quick") for name in names]
     (line,) = outcomes.gap_sentences("MNIST", ("mnist_torch7", "mnist_theano"), groups)
     assert line.startswith("**MNIST.** The paper's error goes from 0.96 % to 1.40 %, by +0.44")
     assert "± 0.15 points" in line  # sqrt(0.96 * 99.04 + 1.40 * 98.60) / 100
     assert "(quick profile), these move it the same way: width (+1.00);" in line
-    assert "these do not, or not beyond chance: no dropout (-0.50)" in line
-    assert "make +0.50 points" in line
+    assert "these move it the other way: no dropout (-0.50);" in line
+    assert "undecided by so few runs: stochastic (+0.20)." in line
+    assert "make +0.70 points" in line
+
+
+def test_gap_sentences_say_that_networks_are_too_small():
+    records = seeds(BASELINE, "quick", 9.0, 9.1, 9.2) + seeds(WIDTH, "quick", 12.0, 12.1, 12.2)
+    groups = [outcomes.answers("gap_mnist_width", records, "quick")]
+    (line,) = outcomes.gap_sentences("MNIST", ("mnist_torch7", "mnist_theano"), groups)
+    assert "(quick profile), on networks too small to tell: width (+3.00)." in line
 
 
 def test_gap_sentences_turn_differences_of_a_judged_baseline_round():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 import nbformat
 import pytest
@@ -63,6 +64,7 @@ def entry(claim, mean, **changes):
         "std": 0.05,
         "n": 2,
         "reference": [],
+        "grade": "working networks",
         "verdict": "not at the paper's settings",
         "device": "cpu",
         "device_name": "A processor",
@@ -273,7 +275,46 @@ def test_runs_of_another_profile_than_the_page_are_named_by_theirs(tmp_path):
 
 def test_two_groups_are_shown_by_their_difference(tmp_path):
     publish(tmp_path, "quick", "02_gradients", entry("cancellation", 2.5, reference=[2.0, 2.2]))
-    assert row(tmp_path, "cancellation").ours == "+0.40 points"
+    shown = row(tmp_path, "cancellation")
+    # Two values each, of variances 0 and 0.02: standard error 0.1, one degree of freedom.
+    assert (shown.ours, shown.interval) == ("+0.40 points", "95 % interval -0.87 to +1.67")
+    assert shown.interval in site.index(tmp_path)
+    assert f"| +0.40 points ({shown.interval}) |" in summary.as_markdown([shown])
+
+
+def test_a_withheld_value_is_none_and_gives_way_to_one(tmp_path):
+    withheld = {"values": [], "std": None, "n": 0, "grade": "", "verdict": "lengths differ"}
+    publish(tmp_path, "evening", "05_cifar10", entry("figure1_gap_theano", None, **withheld))
+    shown = row(tmp_path, "figure1_gap_theano")
+    assert (shown.ours, shown.conditions, shown.verdict) == ("", "", "lengths differ")
+    assert "lengths differ" in summary.as_text([shown], [shown])
+    publish(tmp_path, "quick", "05_cifar10", entry("figure1_gap_theano", 1.9))
+    assert row(tmp_path, "figure1_gap_theano").ours == "1.9 ± 0.1 points"
+
+
+def test_every_value_stands_beside_its_grade_of_evidence(tmp_path):
+    publish(tmp_path, "quick", "04_mnist", entry("mnist_theano", 1.9))
+    assert "working networks, quick profile" in site.index(tmp_path)
+    table = summary.as_markdown(summary.rows(summary.load(tmp_path)))
+    assert "| n = 2, working networks, quick, A processor" in table
+
+
+def test_verdicts_of_two_kinds_are_never_added_up(tmp_path):
+    reproduced = {"verdict": "reproduced", "grade": ""}
+    names = ("mnist_theano", "swar", "energy", "same_accuracy")
+    publish(tmp_path, "quick", "04_mnist", *(entry(name, 1.0, **reproduced) for name in names))
+    rows = summary.rows(summary.load(tmp_path))
+    lines = summary.tally(rows)
+    kinds = ["training", "speed", "arithmetic", "exactness"]
+    assert [line.split(",")[0] for line in lines] == kinds
+    assert [re.findall(r"(\d+) reproduced", line) for line in lines] == [["1"], [], ["2"], ["1"]]
+    assert all(f"- {line}" in summary.as_markdown(rows) for line in lines)
+    html = site.index(tmp_path)
+    assert "2 reproduced" in html and "4 reproduced" not in html
+    metrics = json.loads((tmp_path / "quick" / "metrics" / "04_mnist.json").read_text())
+    assert summary.of_page(metrics) == (
+        "training: 1 reproduced; arithmetic: 2 reproduced; exactness: 1 reproduced"
+    )
 
 
 def test_index_shows_every_claim_once_and_loads_nothing(tmp_path):
@@ -292,16 +333,17 @@ def test_index_shows_every_claim_once_and_loads_nothing(tmp_path):
 def test_index_of_an_empty_folder_says_that_nothing_was_run(tmp_path):
     theirs = sum(claim.origin != "ours" for claim in claims().values())
     html = " ".join(site.index(tmp_path).split())
-    assert f"Of {theirs} claims of the paper" in html
-    assert f'<dt><span class="verdict not-run">{theirs} not run</span></dt>' in html
-    assert f'<span class="verdict not-run">{len(claims()) - theirs} not run</span>' in html
-    assert html.count("<dt>") == 1 and "None has been executed yet." in html
+    assert f"make {theirs} claims" in html and f"We added {len(claims()) - theirs} <a" in html
+    kinds = Counter(claim.category for claim in claims().values() if claim.origin != "ours")
+    for number in kinds.values():
+        assert f'<dt><span class="verdict not-run">{number} not run</span></dt>' in html
+    assert html.count("<dt>") == len(kinds) and "None has been executed yet." in html
 
 
 def test_the_answer_lists_the_paper_s_claims_by_verdict_and_leads_to_their_rows(tmp_path):
     publish(tmp_path, "paper", "04_mnist", entry("mnist_theano", 0.97, verdict="reproduced"))
     html = " ".join(site.index(tmp_path).split())
-    answer = html[html.index("<dl") : html.index("</dl>")]
+    answer = html[html.index("<dl") : html.rindex("</dl>")]
     assert re.findall(r"<dt><span[^>]*>(\d+ [a-z ]+)<", answer)[0] == "1 reproduced"
     assert set(re.findall(r'href="#(\w+)"', answer)) == {
         claim.id for claim in claims().values() if claim.origin != "ours"
@@ -312,7 +354,7 @@ def test_the_answer_lists_the_paper_s_claims_by_verdict_and_leads_to_their_rows(
 def test_readme_block_is_replaced_and_a_second_time_changes_nothing(tmp_path):
     publish(tmp_path, "quick", "04_mnist", entry("mnist_theano", 1.9))
     table = summary.as_markdown(summary.rows(summary.load(tmp_path)))
-    assert "(results/quick/04_mnist.ipynb) | 0.96 % | 1.90 ± 0.05 % | n = 2, quick" in table
+    assert "(results/quick/04_mnist.ipynb) | 0.96 % | 1.90 ± 0.05 % | n = 2, working" in table
     assert "| Test error on MNIST, Torch7 recipe | 1.40 % |  |  | not run |" in table
     readme = f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n"
     once = summary.replace_block(readme, table)

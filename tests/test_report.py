@@ -62,12 +62,25 @@ def test_compare():
         "ours": "1.00 ± 0.10 % (n = 3)",
         "difference": "+0.04 points",
         "verdict": "reproduced",
+        "evidence": "paper's settings",
         "measured on": "paper profile, A Processor",
     }
     assert rows[1]["ours"] == "14.50 % (n = 1)" and rows[1]["paper"] == "11.40 %"
     assert rows[1]["verdict"] == "not at the paper's settings"
+    assert rows[1]["evidence"] == "working networks"
     assert (rows[2]["ours"], rows[2]["difference"]) == ("not run", "")
-    assert rows[2]["verdict"] == "not run"
+    assert (rows[2]["verdict"], rows[2]["evidence"]) == ("not run", "")
+
+
+def test_a_value_is_withheld_where_the_lengths_differ():
+    runs_of_both = seeds(recipes.CIFAR10_THEANO, "quick", 36.0)
+    runs_of_both += seeds(recipes.CIFAR10_THEANO_FLOAT, "quick", 30.0)
+    result = answer("figure1_gap_theano", runs_of_both)
+    row = report.compare([result]).to_dict("records")[0]
+    assert (row["ours"], row["verdict"]) == ("lengths differ", "lengths differ")
+    assert row["difference"] == ""
+    text = report.sentence(result)
+    assert text.startswith("**Lengths differ.**") and "ours" not in text
 
 
 def test_compare_two_groups():
@@ -75,15 +88,46 @@ def test_compare_two_groups():
     runs_of_both += seeds(recipes.GRADIENTS_BASELINE, "quick", 2.0, 2.1, 2.2)
     row = report.compare([answer("cancellation", runs_of_both)]).to_dict("records")[0]
     assert row["ours"] == "5.10 ± 0.10 against 2.10 ± 0.10 % (n = 3, 3)"
-    assert row["difference"] == "+3.00 ± 0.08 (standard error) points"
+    assert row["difference"] == "+3.00 points (95 % interval +2.77 to +3.23)"
+    assert (row["evidence"], row["verdict"]) == ("working networks", "reproduced")
     assert row["measured on"].startswith("quick profile")
 
 
 def test_a_sentence_holds_both_numbers_and_the_criterion():
     text = report.sentence(answer("mnist_theano", seeds(MNIST, "paper", 1.3)))
     assert text.startswith("**Partly reproduced.** Test error on MNIST")
-    for part in ("1.30 % (n = 1)", "0.96 %", "Table 1", "at most 1.16 %", "paper profile"):
+    assert "paper's settings, paper profile" in text
+    for part in ("1.30 % (n = 1)", "0.96 %", "Table 1", "at most 1.16 %"):
         assert part in text
+
+
+def test_a_sentence_on_small_networks_says_what_it_takes():
+    runs_of_both = seeds(recipes.GRADIENTS_NO_CANCELLATION, "quick", 12.0, 12.1, 12.2)
+    runs_of_both += seeds(recipes.GRADIENTS_BASELINE, "quick", 7.0, 7.1, 7.2)
+    text = report.sentence(answer("cancellation", runs_of_both))
+    assert text.startswith("**Too small to tell.**")
+    for part in ("+5.00 points (95 % interval +4.77 to +5.23)", "small networks, quick profile"):
+        assert part in text
+    assert "at most 2.5 % on MNIST, 30 % on CIFAR-10" in text
+
+
+def test_criteria_name_all_outcomes_and_the_evidence_that_they_take():
+    names = ["mnist_theano", "cancellation", "latent_8_nearest", "xnor_over_cublas"]
+    rows = report.criteria(names)[["criterion", "judged at"]].values.tolist()
+    assert rows[0] == [
+        "reproduced if the mean is at most 1.16 %; partly, up to three times that margin",
+        "the paper's settings",
+    ]
+    assert rows[1][0] == (
+        "reproduced if the 95 % interval of the difference lies above 0; opposite if it lies "
+        "below 0; else undecided"
+    )
+    assert rows[1][1].startswith("networks that work: a mean error of at most 2.5 % on MNIST")
+    assert rows[2][0] == (
+        "found if the 95 % interval of the difference ends at or below +0.5 points; opposite if "
+        "it begins above +0.5 points; else undecided"
+    )
+    assert rows[3] == ["reproduced if the mean is at least 3.4 ×", "any machine"]
 
 
 @pytest.mark.parametrize("name", claims.claims())
@@ -279,6 +323,7 @@ def test_publish(page, tmp_path):
     }
     first, second = content["claims"]
     assert first["values"] == [0.9, 1.0, 1.1] and first["n"] == 3
+    assert (first["grade"], second["grade"]) == ("paper's settings", "")
     assert (first["verdict"], first["device"]) == ("reproduced", "cpu")
     assert (first["device_name"], first["date"]) == ("A Processor", "2026-11-12")
     assert first["records"] == [f"mnist-theano/paper/cpu-seed{seed}" for seed in range(3)]

@@ -11,7 +11,7 @@ from statistics import fmean
 import nbformat
 import pytest
 
-from bnnlib import ROOT, cached, claims, fit, models, recipes, runs, sources
+from bnnlib import ROOT, cached, claims, evidence, fit, models, recipes, runs, sources
 from bnnlib.inputs import training_data
 from tools import run_notebooks, site, summary
 from tools.pages import page
@@ -89,18 +89,19 @@ def test_a_page_states_what_its_records_give(path):
         for name in ("values", "reference", "n", "mean", "std"):
             assert entry[name] == pytest.approx(getattr(result, name)), (entry["id"], name)
         if made_by:  # a measurement's provenance stands on its page alone
-            assert entry["verdict"] == result.verdict, entry["id"]
+            known = entry["grade"], entry["verdict"]
+            assert known == (result.grade, result.verdict), entry["id"]
 
 
-def again(entry: dict, made_by: list[dict], profile: str) -> claims.Result:
+def again(entry: dict, made_by: list[dict], profile: str) -> evidence.Result:
     """A claim's result from its records; from the stated values where a page measured otherwise."""
     name, selection = entry["id"], claims.claims()[entry["id"]].selection
     if made_by and selection.startswith("test error"):
-        return claims.answer(name, made_by)
+        return evidence.answer(name, made_by)
     if made_by and name.startswith("first_epoch_"):
         key = name.removeprefix("first_epoch_")
-        return claims.answer(name, made_by, lambda run: run["history"][0][key])
-    return claims.Result(name, entry["values"], made_by, entry["reference"], profile)
+        return evidence.answer(name, made_by, lambda run: run["history"][0][key])
+    return evidence.Result(name, entry["values"], made_by, entry["reference"], profile)
 
 
 @every_page

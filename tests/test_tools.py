@@ -102,7 +102,8 @@ def made(tmp_path_factory):
     stdout, said = end(call(folder))
     assert said.startswith("exit status 0\n") and said.endswith("--- stderr\n"), said
     name, *line = next(row for row in stdout.splitlines() if "01_toy " in row).split()
-    assert (name, *line[-6:]) == ("01_toy", "GB", "1", "reproduced,", "1", "not", "run"), said
+    verdicts = "GB arithmetic: 1 reproduced, 1 not run".split()
+    assert (name, *line[-7:]) == ("01_toy", *verdicts), said
     opened = stdout.partition("Open in a browser:")[2]
     for page in ("index.html every", "smoke/01_toy.html 01 · Is it so?", "smoke/02_fails.html"):
         assert f"results/local/{page}" in " ".join(opened.split()), said
@@ -142,7 +143,7 @@ def test_failure_is_named_and_kept_while_the_good_page_stays_and_others_are_up_t
     assert said.startswith("exit status 1\n"), said
     assert "02_fails failed: ValueError: epochs must be positive" in said.split("--- stderr")[1]
     uptodate = next(row for row in stdout.splitlines() if "up to date" in row).split()
-    assert " ".join(uptodate) == "01_toy up to date 1 reproduced, 1 not run", said
+    assert " ".join(uptodate) == "01_toy up to date arithmetic: 1 reproduced, 1 not run", said
     assert "epochs must be positive" in (made / "build/failed/smoke" / source.name).read_text()
     assert good == {path: path.read_bytes() for path in pages.glob("02_*")}
 

@@ -50,7 +50,7 @@ def claim_lines(sides: Pair) -> list[Line]:
                     rows[1].ours,
                     rows[0].ours,
                     _counts(rows[1].entry["n"], rows[0].entry["n"]),
-                    f"{difference:+.{rows[0].decimals}f}" if comparable else "",
+                    f"{difference:+.{claim.decimals}f}" if comparable else "",
                     findings.of_claim(rows, sides),
                 )
             )

@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import fmean
 
 from bnnlib import runs
-from bnnlib.claims import STAND_IN, TWO_GROUPS, Claim
+from bnnlib.claims import TRAINING, TWO_GROUPS, Claim
+from bnnlib.verdicts import STAND_IN
 from tools import noise, summary
 from tools.noise import Spread
 from tools.summary import Row
@@ -24,9 +25,6 @@ DIFFERS = "differs"  # and should be equal
 UNKNOWN, MACHINE, SETTINGS = "spread unknown", "other machine", "other settings"
 COPIED = "not run anew"  # the committed runs or times themselves, shown again
 FINDINGS = (SAME, NOISE, NOT_NOISE, DIFFERS, UNKNOWN, MACHINE, SETTINGS, STAND_IN, COPIED)
-# The claims that are ratios of times; other measurements are counted or computed.
-TIMED = ("stochastic_cost", "shift_software", "xnor_over_baseline", "xnor_over_cublas", "mlp_speed")
-TIMED += ("retrieval_speed", "retrieval_speed_best", "client_latency")
 # What must be equal, besides the settings, for two runs of one seed to end in the same numbers.
 CONDITIONS = ("sources", "data", "device", "device_name", "threads", "arithmetic")
 
@@ -59,8 +57,9 @@ class Results:
         return groups
 
     def measured(self, claim: Claim) -> dict[str, Row]:
-        """Profile of the runs -> what they came to."""
-        return {row.profile: row for row in reversed(summary.measured(claim, self.pages))}
+        """Profile of the runs -> what they came to, if it is a value."""
+        found = reversed(summary.measured(claim, self.pages))
+        return {row.profile: row for row in found if row.value is not None}
 
     def behind(self, row: Row) -> Runs:
         """The runs that a claim's value is from. Raises ValueError naming one that is missing."""
@@ -77,7 +76,7 @@ def of_claim(rows: tuple[Row, Row], sides: Pair) -> str:
     """What the difference of a claim's two values is: one of FINDINGS."""
     if any(row.entry["stand_in"] for row in rows):
         return STAND_IN
-    return _of_times(rows) if rows[0].claim.id in TIMED else _of_numbers(rows, sides)
+    return _of_times(rows) if rows[0].claim.category == "speed" else _of_numbers(rows, sides)
 
 
 def _of_times(rows: tuple[Row, Row]) -> str:
@@ -91,8 +90,8 @@ def _of_numbers(rows: tuple[Row, Row], sides: Pair) -> str:
     ours, theirs = (row.entry for row in rows)
     claim = rows[0].claim
     equal = all(ours[key] == theirs[key] for key in ("values", "reference"))
-    if claim.evidence == "measurement":
-        must_be_equal = claim.value == claim.margin == 0 or not ours["device"]
+    if claim.category != TRAINING:
+        must_be_equal = claim.category == "exactness" or not ours["device"]
         return SAME if equal else DIFFERS if must_be_equal else UNKNOWN
     behind = [side.behind(row) for side, row in zip(sides, rows, strict=True)]
     related = relation(*behind)

@@ -23,7 +23,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from bnnlib.claims import VERDICTS
+from bnnlib.verdicts import VERDICTS
 from tools.formulas import formula
 
 TEMPLATES = Path(__file__).parent / "templates"

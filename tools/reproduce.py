@@ -204,7 +204,8 @@ def sum_up(making: Making) -> None:
         text = summary.replace_block(README.read_text("utf-8"), summary.as_markdown(mine))
         page = scale.updated(scale.PAGE.read_text("utf-8"))
         replace_all({README: text.encode(), scale.PAGE: page.encode()})
-    print(f"\n{summary.as_text(mine, committed)}\n\n{summary.tally(mine)}\n")
+    print(f"\n{summary.as_text(mine, committed)}\n")
+    print("\n".join(summary.tally(mine)), end="\n\n")
     print(what_to_open(making))
 
 

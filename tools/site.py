@@ -8,7 +8,8 @@ import nbformat
 from markupsafe import Markup
 
 from bnnlib import ROOT, runs
-from bnnlib.claims import OURS, VERDICTS
+from bnnlib.claims import OURS, working
+from bnnlib.verdicts import VERDICTS
 from tools import summary
 from tools.files import replace_all
 from tools.pages import first_figure, page, render, title
@@ -60,7 +61,9 @@ def index(results: Path) -> str:
         "index.html.j2",
         theirs=[row for row in table if row.claim.origin != OURS],
         ours=[row for row in table if row.claim.origin == OURS],
+        by_category=summary.by_category,
         by_verdict=by_verdict,
+        working=working(),
         committed={row.claim.id: row for row in beside},
         cards=_cards(results),
         profiles={profile: executed(results / profile) for profile in PROFILES},

@@ -9,16 +9,15 @@ from pathlib import Path
 from statistics import fmean
 
 from bnnlib.claims import (
-    NOT_RUN,
+    CATEGORIES,
     OURS,
-    STAND_IN,
     TWO_GROUPS,
-    VERDICTS,
     Claim,
     claims,
     difference_unit,
     with_unit,
 )
+from bnnlib.verdicts import NOT_RUN, VERDICTS, interval_text
 
 FAITHFUL = ("paper", "evening", "quick")  # the first that has a value is shown; smoke never is
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -35,24 +34,36 @@ class Row:
     @cached_property
     def ours(self) -> str:
         """The measured value for a table; stand-in data count for nothing beside the paper."""
-        if self.entry is None or self.entry["stand_in"]:
+        if self.entry is None or self.entry["stand_in"] or self.value is None:
             return ""
         return _measured(self)
 
     @property
-    def value(self) -> float:
-        """The mean in the claim's unit; of two compared groups, the difference of their means."""
+    def value(self) -> float | None:
+        """The mean in the claim's unit; of two compared groups, the difference of their means.
+
+        None where the page withholds it.
+        """
+        if self.entry["mean"] is None:
+            return None
         compared = self.claim.kind in TWO_GROUPS
         return self.entry["mean"] - (fmean(self.entry["reference"]) if compared else 0)
 
     @property
-    def decimals(self) -> int:
-        """As many as the paper prints, at least one."""
-        return max(1, len(self.claim.printed.partition(".")[2]))
+    def interval(self) -> str:
+        """The interval of the difference of two groups, in words; empty where there is none."""
+        if not self.ours:
+            return ""
+        return interval_text(self.claim, self.entry["values"], self.entry["reference"])
 
     @property
     def verdict(self) -> str:
         return self.entry["verdict"] if self.entry else NOT_RUN
+
+    @property
+    def grade(self) -> str:
+        """How strong the evidence is; empty without any, and on pages older than the grades."""
+        return (self.entry or {}).get("grade", "")
 
     @property
     def profile(self) -> str:
@@ -60,10 +71,10 @@ class Row:
 
     @property
     def conditions(self) -> str:
-        """n, profile, device and date, as far as they are known."""
+        """n, grade of evidence, profile, device and date, as far as they are known."""
         if not self.ours:
             return ""
-        known = [f"n = {self.entry['n']}", self.profile]
+        known = [f"n = {self.entry['n']}", self.grade, self.profile]
         known += [self.entry["device_name"], self.entry["date"]]
         return ", ".join(filter(None, known))
 
@@ -83,12 +94,17 @@ def _best(claim: Claim, metrics: list[dict]) -> Row:
 
 
 def measured(claim: Claim, metrics: list[dict]) -> list[Row]:
-    """Every measurement of a claim: on real data first, then by profile, the most faithful first,
-    then its own notebook's first.
+    """Every measurement of a claim: on real data first, then those with a value, then by profile,
+    the most faithful first, then its own notebook's first.
     """
     found = [
         (
-            (entry["stand_in"], FAITHFUL.index(profile), page["notebook"] != claim.notebook),
+            (
+                entry["stand_in"],
+                entry["mean"] is None,
+                FAITHFUL.index(profile),
+                page["notebook"] != claim.notebook,
+            ),
             Row(claim, f"{page['profile']}/{page['notebook']}", entry),
         )
         for page in metrics
@@ -108,21 +124,32 @@ def _profile(page_profile: str, entry: dict | None) -> str:
 def _measured(row: Row) -> str:
     """mean ± std in the claim's unit; of two compared groups, the difference of their means."""
     if row.claim.kind in TWO_GROUPS:
-        return with_unit(f"{row.value:+.{row.decimals}f}", difference_unit(row.claim))
+        return with_unit(f"{row.value:+.{row.claim.decimals}f}", difference_unit(row.claim))
     deviation = row.entry["std"]
-    spread = f" ± {deviation:.{row.decimals}f}" if deviation is not None else ""
-    return with_unit(f"{row.value:.{row.decimals}f}{spread}", row.claim.unit)
+    spread = f" ± {deviation:.{row.claim.decimals}f}" if deviation is not None else ""
+    return with_unit(f"{row.value:.{row.claim.decimals}f}{spread}", row.claim.unit)
 
 
-def tally(table: list[Row]) -> str:
-    """How many claims have which verdict, as a sentence."""
-    return f"Of {len(table)} claims: {count(row.verdict for row in table)}."
+def tally(table: list[Row]) -> list[str]:
+    """How many claims of each category have which verdict, a line a category."""
+    return [
+        f"{category}, {len(rows)} claims: {count(row.verdict for row in rows)}"
+        for category, rows in by_category(table).items()
+    ]
 
 
 def of_page(metrics: dict) -> str:
     """The same of one page: a claim counts once, at the page's own profile, which comes first."""
-    own = {entry["id"]: entry["verdict"] for entry in reversed(metrics["claims"])}
-    return count(own.values())
+    own = {entry["id"]: entry for entry in reversed(metrics["claims"])}
+    table = [Row(claims()[name], entry=entry) for name, entry in own.items()]
+    counts = {name: count(row.verdict for row in rows) for name, rows in by_category(table).items()}
+    return "; ".join(f"{category}: {counted}" for category, counted in counts.items())
+
+
+def by_category(table: list[Row]) -> dict[str, list[Row]]:
+    """The rows of each category of claims that occurs: verdicts of two are never added up."""
+    found = {name: [row for row in table if row.claim.category == name] for name in CATEGORIES}
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def count(verdicts: Iterable[str]) -> str:
@@ -138,7 +165,8 @@ def as_markdown(rows: list[Row], folder: str = "results") -> str:
     shown = [row for row in rows if row.entry or row.claim.where.startswith("Table 1")]
     theirs = [row for row in shown if row.claim.origin != OURS]
     own = [row for row in shown if row.claim.origin == OURS]
-    parts = [*_markdown(theirs, folder), "", f"{tally(rows)} All of them: `{folder}/index.html`."]
+    parts = [*_markdown(theirs, folder), "", *(f"- {line}" for line in tally(rows)), ""]
+    parts += [f"All claims: `{folder}/index.html`."]
     if own:
         parts += ["", f"<details><summary>Questions of our own: {len(own)}</summary>", ""]
         parts += [*_markdown(own, folder), "", "</details>"]
@@ -151,7 +179,8 @@ def _markdown(rows: list[Row], folder: str) -> list[str]:
     for row in rows:
         claim = row.claim.statement
         linked = f"[{claim}]({folder}/{row.page}.ipynb)" if row.page else claim
-        cells = (linked, row.claim.paper, row.ours, row.conditions, row.verdict)
+        ours = f"{row.ours} ({row.interval})" if row.interval else row.ours
+        cells = (linked, row.claim.paper, ours, row.conditions, row.verdict)
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return lines
 
@@ -190,7 +219,7 @@ def table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 def _terminal(row: Row) -> str:
     """A value with its profile, or why there is none."""
-    return f"{row.ours} ({row.profile})" if row.ours else (STAND_IN if row.entry else NOT_RUN)
+    return f"{row.ours} ({row.profile})" if row.ours else row.verdict
 
 
 def _cut(text: str, width: int) -> str:
