@@ -20,7 +20,7 @@ from mutations import DEEP, EXTREMES, as_json, spoil, spoil_tree
 from scipy.io import loadmat
 from tiny_sets import CONTENTS, PATCH
 
-from bnnlib import cached, sources
+from bnnlib import cached, decoding, sources
 
 REFUSALS = cached.FAILURES  # what a source may raise
 LIMITS = {"LARGEST": 2**18, "LARGEST_ARCHIVE": 2**22}  # in proportion to the tiny sets
@@ -33,7 +33,7 @@ def _reader(name: str, dataset: str, files: dict[str, bytes], read, spoiled, kno
     """read(dataset, folder) -> arrays and hashes; accepted, the arrays must be the drawn ones."""
 
     def checked(folder: Path) -> None:
-        with patch.multiple(cached, **PATCH["cached"]), patch.multiple(sources, **LIMITS):
+        with patch.multiple(cached, **PATCH["cached"]), patch.multiple(decoding, **LIMITS):
             arrays, _ = read(dataset, folder)
         for array, expected in zip(arrays, draw_arrays(dataset), strict=True):
             assert array.dtype == np.uint8 and np.array_equal(array, expected), "read, but wrong"
