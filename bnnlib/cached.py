@@ -24,8 +24,11 @@ SIZES = {  # images to train on, to test on
     "cifar10": (50_000, 10_000),
     "svhn": (604_388, 26_032),
     "svhn-no-extra": (73_257, 26_032),
+    "svhn-part": (6_419, 10_000),
 }
-SHA256 = {  # of the decoded arrays in the order of KEYS; for SVHN only the files' MD5 are known
+# Of the decoded arrays in the order of KEYS, uint8 and C-contiguous. For the whole of SVHN only the
+# files' MD5 are known.
+SHA256 = {
     "mnist": (
         "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
         "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
@@ -37,6 +40,12 @@ SHA256 = {  # of the decoded arrays in the order of KEYS; for SVHN only the file
         "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
         "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
         "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+    ),
+    "svhn-part": (
+        "253c3e7f2e3affb5d910e0b5e3142caab5d840add066fa69ea4f27400f252c8d",
+        "4e497675540aa25a2e81c49ae3ea0c129084746e7854b5a433272e8bb7693269",
+        "73091e92b37fdc1f7c3e1f6c8da9d55171356cc7a49e6b860ae6b5102fc22e40",
+        "7fe9bcc87dca833901548fff86f3af5d1dccf069e726ecef367b4a1476542ddf",
     ),
 }
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)

@@ -1,5 +1,8 @@
 """The paper's experiments as recipes: three data sets, the authors' Theano and Torch7 versions.
 
+The recipes for SVHN stand here for `svhn-part` too, real images where the official split can't be
+had.
+
 Each Torch7 experiment stands here twice, because the paper's words and the authors' code disagree:
 the plain name is what the paper says, `-code` what the code does. `citations` has the sources.
 """
@@ -168,4 +171,27 @@ PAPER = (
     CIFAR10_THEANO_FLOAT,
     SVHN_THEANO_FLOAT,
     MNIST_THEANO_FIRST_EPOCH,
+)
+
+
+def on_part(recipe: Recipe) -> Recipe:
+    """A recipe for SVHN on `svhn-part`: a part of the test images in place of the official split.
+
+    Nothing else changes. Such a run shows how the recipe does on real house numbers, and earns no
+    verdict about the paper.
+    """
+    name = recipe.name.replace("svhn-", "svhn-part-")
+    return replace(recipe, name=name, dataset="svhn-part")
+
+
+SVHN_PART_THEANO = on_part(SVHN_THEANO)
+SVHN_PART_THEANO_FLOAT = on_part(SVHN_THEANO_FLOAT)
+SVHN_PART_TORCH7 = on_part(SVHN_TORCH7)
+SVHN_PART_TORCH7_CODE = on_part(SVHN_TORCH7_CODE)
+
+SVHN_PART = (
+    SVHN_PART_THEANO,
+    SVHN_PART_THEANO_FLOAT,
+    SVHN_PART_TORCH7,
+    SVHN_PART_TORCH7_CODE,
 )

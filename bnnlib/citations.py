@@ -186,4 +186,7 @@ SOURCES: dict[str, dict[str, Source]] = {
     "svhn-theano": _SVHN_THEANO,
     "svhn-torch7": _SVHN_TORCH7,
     "svhn-torch7-code": _SVHN_TORCH7,
+    "svhn-part-theano": _SVHN_THEANO,
+    "svhn-part-torch7": _SVHN_TORCH7,
+    "svhn-part-torch7-code": _SVHN_TORCH7,
 }

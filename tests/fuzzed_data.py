@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 from random import Random
@@ -20,7 +21,7 @@ from mutations import DEEP, EXTREMES, as_json, spoil, spoil_tree
 from scipy.io import loadmat
 from tiny_sets import CONTENTS, PATCH
 
-from bnnlib import cached, sources
+from bnnlib import cached, decoding, sources
 
 REFUSALS = cached.FAILURES  # what a source may raise
 LIMITS = {"LARGEST": 2**18, "LARGEST_ARCHIVE": 2**22}  # in proportion to the tiny sets
@@ -33,7 +34,7 @@ def _reader(name: str, dataset: str, files: dict[str, bytes], read, spoiled, kno
     """read(dataset, folder) -> arrays and hashes; accepted, the arrays must be the drawn ones."""
 
     def checked(folder: Path) -> None:
-        with patch.multiple(cached, **PATCH["cached"]), patch.multiple(sources, **LIMITS):
+        with patch.multiple(cached, **PATCH["cached"]), patch.multiple(decoding, **LIMITS):
             arrays, _ = read(dataset, folder)
         for array, expected in zip(arrays, draw_arrays(dataset), strict=True):
             assert array.dtype == np.uint8 and np.array_equal(array, expected), "read, but wrong"
@@ -243,6 +244,46 @@ NPY_TRAPS += [("svhn-no-extra/train_labels.npy", b"PK\3\4" + bytes(100))]
 NPY_TRAPS += [("svhn-no-extra/train_labels.npy", b"PK\5\6" + bytes(18))]
 
 
+# .npz files. Not mnist.npz, which marks a folder as another library's.
+
+
+PART = "svhn-part.npz"
+PART_ARRAYS = dict(zip(("images.npy", "labels.npy"), draw_arrays("svhn")[2:], strict=True))
+
+
+def _npy(array: np.ndarray) -> bytes:
+    np.save(buffer := io.BytesIO(), array)
+    return buffer.getvalue()
+
+
+def _zip(contents: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content, method)  # its date is always the same
+    return buffer.getvalue()
+
+
+NPZ = {name: _npy(array) for name, array in PART_ARRAYS.items()}
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+
+def _npz(chance: Random) -> tuple[str, bytes]:
+    """The archive spoiled, or one of its arrays, which the checksum then fits."""
+    method, name = chance.choice(METHODS), chance.choice(list(NPZ))
+    if chance.random() < 0.4:
+        return PART, spoil(chance, _zip(NPZ, method), _zip(NPZ))
+    end = 10 + struct.unpack_from("<H", NPZ[name], 8)[0]
+    header = _npy_header(chance, NPZ[name][10:end]) + NPZ[name][end:]
+    spoiled = header if chance.random() < 0.5 else spoil(chance, NPZ[name])
+    return PART, _zip(NPZ | {name: spoiled}, method)
+
+
+NPZ_FILE_TRAPS = [
+    (PART, _zip(dict.fromkeys(NPZ, b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text)))
+    for text in NESTED
+]
+
+
 READERS = (
     _reader("idx files", "mnist", ZIPPED_IDX, sources._published, _idx, _idx_traps()),
     _reader(
@@ -264,5 +305,6 @@ READERS = (
         _sheet_traps(),
     ),
     _reader(".mat files", "svhn-no-extra", MAT, _published_mat, _mat),
+    _reader(".npz files", "svhn-part", {PART: _zip(NPZ)}, sources._published, _npz, NPZ_FILE_TRAPS),
     _reader("cached arrays", "svhn-no-extra", CACHED, cached.read, _cached, NPY_TRAPS),
 )

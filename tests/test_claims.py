@@ -84,6 +84,11 @@ def test_the_margins_of_test_errors_are_those_of_one_test_set():
             assert claims.claims()[f"{data}_{recipe}"].margin == margin
 
 
+def test_no_claim_is_answered_by_a_run_that_is_not_on_the_official_split():
+    parts = {recipe.name for recipe in recipes.SVHN_PART}
+    assert parts and not any(parts & set(made.recipes) for made in ALL)
+
+
 def test_statements_hold_no_number_of_their_claim():
     for made in ALL:
         assert made.printed not in made.statement.split()

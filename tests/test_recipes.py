@@ -27,7 +27,7 @@ def differing(recipe, other):
 
 
 def test_the_float_twin_differs_in_binarization_alone():
-    for name in ("mnist-theano", "cifar10-theano", "svhn-theano"):
+    for name in ("mnist-theano", "cifar10-theano", "svhn-theano", "svhn-part-theano"):
         twin = recipes.by_name(name + "-float")
         changed = {"weights", "activations", "cancel_saturated", "clip", "multiplier"}
         assert differing(twin, recipes.by_name(name)) == changed
@@ -79,6 +79,23 @@ def test_each_ablation_changes_one_thing(group):
     for recipe in group[1:]:
         changed = differing(recipe, group[0]) - rate
         assert len(changed) == 1 or changed == several[recipe.name], recipe.name
+
+
+def test_on_part_nothing_differs_but_the_data():
+    for kind in (*KINDS, "theano-float"):
+        part, whole = recipes.by_name(f"svhn-part-{kind}"), recipes.by_name(f"svhn-{kind}")
+        assert part in recipes.SVHN_PART and differing(part, whole) == {"dataset"}
+    assert len(recipes.SVHN_PART) == len(KINDS) + 1
+    assert {recipe.dataset for recipe in recipes.SVHN_PART} == {"svhn-part"}
+
+
+@pytest.mark.parametrize("profile", recipes.PROFILES)
+def test_the_recipes_on_part_share_their_size_in_every_profile(profile):
+    first, *others = (recipes.at_profile(recipe, profile) for recipe in recipes.SVHN_PART)
+    for recipe in others:
+        assert not differing(recipe, first) & {"hidden", "dense", "epochs", "train_images"}
+    twin = recipes.at_profile(recipes.SVHN_PART_THEANO_FLOAT, profile)
+    assert recipes.float_twin(first) == replace(twin, name=f"{first.name}-float")
 
 
 def test_what_the_torch7_code_does_beyond_the_papers_words():
@@ -138,7 +155,8 @@ def test_a_shortened_schedule_of_halvings_has_some_ten_stages(profile):
 def test_the_recipe_table_has_a_source_for_every_field_of_the_papers_recipes():
     ours = {"train_images", "latent_bits", "gradient_bits", "rounding"}
     described = {f.name for f in fields(MNIST_THEANO)} - {"name", "dataset"} - ours
-    papers = {f"{data}-{kind}" for data in ("mnist", "cifar10", "svhn") for kind in KINDS}
+    sets = ("mnist", "cifar10", "svhn", "svhn-part")
+    papers = {f"{data}-{kind}" for data in sets for kind in KINDS}
     assert recipes.SOURCES.keys() == papers
     for name in papers:
         assert recipes.SOURCES[name].keys() == described

@@ -39,6 +39,20 @@ def test_other_numbers_are_found(now, tmp_path, old, new, found):
     assert same_numbers.different(before, {name: now[name] for name in NAMES}) == found
 
 
+def test_a_recipe_that_a_checkout_does_not_know_is_left_out(now):
+    assert same_numbers.fingerprints(ROOT, [*NAMES, "made-later"]) == now
+
+
+def test_recipes_that_came_later_are_no_difference(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "SAME", tmp_path / "same_numbers.json")
+    monkeypatch.setattr(
+        same_numbers, "fingerprints", lambda *_: {"sources": "now", "a": "1", "later": "2"}
+    )
+    monkeypatch.setattr(same_numbers, "of_commit", lambda *_: {"sources": "old", "a": "1"})
+    assert same_numbers.main(["0123456"]) == 0
+    assert capsys.readouterr().out.startswith("1 recipes make the numbers of 0123456")
+
+
 def test_what_one_side_lacks_differs():
     assert same_numbers.different({"a": "1", "b": "2"}, {"a": "1", "c": "3"}) == ["b", "c"]
 

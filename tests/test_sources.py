@@ -34,7 +34,7 @@ from tiny_sets import (
     sheet,
 )
 
-from bnnlib import data, sources
+from bnnlib import data, decoding, sources
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_other_members_are_ignored(folder):
 
 def test_oversized_members_are_refused(folder, monkeypatch):
     put(folder, "cifar10")
-    monkeypatch.setattr(sources, "LARGEST", 30_000)
+    monkeypatch.setattr(decoding, "LARGEST", 30_000)
     with pytest.raises(data.DataUnavailable, match=r"binary.tar.gz is cut off or altered"):
         data.load("cifar10")
 
@@ -309,4 +309,4 @@ def test_sheets_of_another_form_are_refused():
         buffer = io.BytesIO()
         Image.new(mode, size).save(buffer, "PNG")
         with pytest.raises(ValueError, match="a sheet is"):
-            sources._sheet(buffer.getvalue())
+            decoding.sheet(buffer.getvalue())

@@ -188,6 +188,27 @@ def test_all_recipes_are_queued_once_a_seed_the_main_results_first():
     assert first_seed[len(first_seed) - len(svhn) :] == svhn
 
 
+def test_the_part_of_svhn_comes_before_the_whole():
+    queued = [recipe.dataset for recipe, _ in train.queue("paper", 1)]
+    last = queued[queued.index("svhn-part") :]
+    assert last == ["svhn-part"] * len(recipes.SVHN_PART) + ["svhn"] * queued.count("svhn")
+
+
+def test_a_recipe_without_data_is_told_from_one_that_can_train(monkeypatch):
+    def load(name):
+        if name == "svhn":
+            raise data.DataUnavailable("svhn could not be had: nowhere.\nPut it there.")
+
+    monkeypatch.setattr(data, "load", load)
+    train._missing.cache_clear()
+    assert train.has_data(recipes.SVHN_PART_THEANO, "evening")
+    assert not train.has_data(recipes.SVHN_THEANO, "evening")
+    assert train.has_data(recipes.SVHN_THEANO, "smoke")
+    with pytest.raises(data.DataUnavailable, match="nowhere"):
+        train.require_data(recipes.SVHN_THEANO, "evening")
+    train._missing.cache_clear()
+
+
 def test_all_works_through_the_queue_and_says_what_is_left(fresh, short, capsys):
     assert train.main(["--all", "--profile", "smoke"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -19,7 +19,7 @@ SEEDS = {
         "torch7_seeds": CIFAR10_TORCH7,
         "ablation_seeds": recipes.CIFAR10_ABLATIONS,
     },
-    "06_svhn": {"seeds": SVHN},
+    "06_svhn": {"seeds": SVHN + recipes.SVHN_PART},
     "07_results_table": {
         "mnist_seeds": MNIST,
         "cifar10_seeds": CIFAR10,

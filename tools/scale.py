@@ -23,6 +23,7 @@ KIND += ("latent_bits", "gradient_bits", "rounding")
 SIZES = ("dataset", "hidden", "dense", "epochs", "train_images")  # what work depends on
 GROUPS = {
     **{recipe.name: (recipe,) for recipe in catalogue.PAPER},
+    "the SVHN recipes on svhn-part": catalogue.SVHN_PART,
     "CIFAR-10 ablations": ablations.CIFAR10_ABLATIONS,
     "gradients": ablations.GRADIENTS,
     "shift-based": ablations.SHIFT,
