@@ -41,8 +41,7 @@ def _counted(path: Path, b: ir.IRBuilder, size, x, stride, w, words) -> list[lis
     """As `count_words`, of (rows, vectors, words of a vector) with all sums in registers."""
     rows, vectors, lanes = size
     kind = ir.VectorType(LONG, lanes)
-    sums_kind = _EIGHTS if path is Path.NEON else kind
-    index, sums, close = loop(b, words, [zeros(sums_kind)] * (rows * vectors))
+    index, sums, close = loop(b, words, [zeros(sums_of(path, lanes))] * (rows * vectors))
     at = b.add(w, b.mul(index, constant(8 * WORDS_ACROSS)))
     columns = [load(b, at, kind, 8 * lanes * j) for j in range(vectors)]
     following = []
@@ -50,15 +49,20 @@ def _counted(path: Path, b: ir.IRBuilder, size, x, stride, w, words) -> list[lis
         row = b.add(b.add(x, b.mul(stride, constant(i))), b.mul(index, constant(8)))
         word = splat(b, load(b, row, LONG), lanes)
         for j, column in enumerate(columns):
-            ones = _ones(path, b, b.xor(word, column))
-            following.append(b.add(sums[i * vectors + j], ones))
+            differing = ones(path, b, b.xor(word, column))
+            following.append(b.add(sums[i * vectors + j], differing))
     close(following)
     if path is Path.NEON:
         following = [_widened(b, sums) for sums in following]
     return [following[i * vectors : (i + 1) * vectors] for i in range(rows)]
 
 
-def _ones(path: Path, b: ir.IRBuilder, words):
+def sums_of(path: Path, lanes: int) -> ir.VectorType:
+    """What sums of `ones` of so many words are kept in."""
+    return _EIGHTS if path is Path.NEON else ir.VectorType(LONG, lanes)
+
+
+def ones(path: Path, b: ir.IRBuilder, words):
     """The ones of each word; on ARM of each two bytes (CNT), which it adds in pairs (UADALP)."""
     if path is Path.NEON:
         counts = call(b, "llvm.ctpop.v16i8", _BYTES, b.bitcast(words, _BYTES))
