@@ -118,16 +118,15 @@ def processor(device: str) -> dict:
         found = torch.cuda.get_device_properties(0)
         capability = f"{found.major}.{found.minor}"
         return {"cores": found.multi_processor_count, "flags": [], "path": f"sm {capability}"}
-    from llvmlite import binding
-
     from bnnlib.kernels import cpu
+    from bnnlib.kernels.processor import target
 
-    features, blas = binding.get_host_cpu_features(), np.show_config("dicts")
+    (_, model, features), blas = target(), np.show_config("dicts")
     blas = blas["Build Dependencies"]["blas"]
     return {
-        "model": binding.get_host_cpu_name(),
+        "model": model,
         "cores": os.cpu_count(),
-        "flags": [flag for flag in FLAGS if features.get(flag, False)],
+        "flags": [flag for flag in FLAGS if f"+{flag}" in features.split(",")],
         "path": cpu.path(),
         "numba": version("numba"),
         "numpy_blas": f"{blas['name']} {blas['version']}",

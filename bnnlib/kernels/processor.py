@@ -42,11 +42,12 @@ class Path(StrEnum):
     GENERIC = "generic"  # what LLVM makes of a population count
 
 
+# In the assembly of PROBE
 SIGNS = {
     Path.AVX512: re.compile(r"\bvpopcntq\b.*%zmm"),
     Path.AVX2: re.compile(r"\bvpaddb\b.*%ymm"),
     Path.NEON: re.compile(r"\bcnt(\.16b|\s+v\d+\.16b)"),
-}  # in the assembly of PROBE
+}
 
 
 @cache
@@ -58,13 +59,18 @@ def _path(triple: str, processor: str, features: str) -> Path:
 
 
 def path_of(context) -> Path:
-    """The path of a Numba target context, such as an intrinsic is given."""
+    """The path of a Numba target context, such as intrinsics are given."""
     return _path(*context.codegen().magic_tuple())
+
+
+def target() -> tuple[str, str, str]:
+    """What Numba compiles for in this process: the triple, the processor's name, its features."""
+    return cpu_target.target_context.codegen().magic_tuple()
 
 
 def path() -> Path:
     """The path of what Numba compiles in this process."""
-    return path_of(cpu_target.target_context)
+    return _path(*target())
 
 
 def pick(context, b: ir.IRBuilder, table, places):
@@ -86,8 +92,8 @@ def _by_neon(b: ir.IRBuilder, table, places):
 
 
 def _by_selects(b: ir.IRBuilder, table, places):
-    """One of two for each bit of the places, the lowest first. For no processor that matters: the
-    others' products are not made of tables, but their kernels are compiled, and right."""
+    """One of two for each bit of the places, the lowest first. Slow: where LLVM has no look-up,
+    products are not made of tables; but the kernels are compiled, and right."""
     entries = [splat(b, b.extract_element(table, INT(i)), 32) for i in range(16)]
     for bit in range(4):
         mask = b.and_(places, ir.Constant(places.type, [1 << bit] * 32))
