@@ -38,8 +38,7 @@ export PIP_ARGS
 help: ## this list
 	@echo "make TARGET [PROFILE=$(PROFILES)], quick by default"
 	@echo
-	@sed -n 's/^\([a-z0-9%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sed 's/%/04/' \
-		| while IFS="$$(printf '\t')" read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "04", $$1); printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 reproduce: env ## retrain and execute every notebook into results/local; resumes when repeated
 	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" $(if $(CLUSTER),--cluster "$(CLUSTER)")

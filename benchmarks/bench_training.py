@@ -69,7 +69,8 @@ def measure(side: str, name: str, steps: int, device: str) -> dict:
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**20
     return {"seconds": seconds[WARM_UP:], "peak_mb": peak}

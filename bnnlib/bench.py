@@ -35,7 +35,8 @@ CHUNK = 500  # images that the reference holds at a time, in float64
 # Of the features that LLVM names, those that decide which instructions products are made of.
 FLAGS = ("popcnt", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "avx512vnni")
 FLAGS += ("avxvnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "sve")
-KINDS = ("cpu-avx512", "cpu-avx2", "cpu", "cuda")  # of devices, by what their kernels are made of
+# Of devices, by what their kernels are made of
+KINDS = ("cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-generic", "cuda")
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ def kind(device: str) -> str:
     """What the measurements of this machine's device are kept as: a word of KINDS."""
     if device == "cuda":
         return device
-    from bnnlib.kernels import cpu
+    from bnnlib.kernels import processor
 
-    return "cpu-avx2" if cpu.looks_up() else "cpu-avx512" if cpu.counts_vectors() else "cpu"
+    return f"cpu-{processor.path()}"
 
 
 def path(kind: str, what: str = "kernels") -> Path:
@@ -117,16 +118,15 @@ def processor(device: str) -> dict:
         found = torch.cuda.get_device_properties(0)
         capability = f"{found.major}.{found.minor}"
         return {"cores": found.multi_processor_count, "flags": [], "path": f"sm {capability}"}
-    from llvmlite import binding
-
     from bnnlib.kernels import cpu
+    from bnnlib.kernels.processor import target
 
-    features, blas = binding.get_host_cpu_features(), np.show_config("dicts")
+    (_, model, features), blas = target(), np.show_config("dicts")
     blas = blas["Build Dependencies"]["blas"]
     return {
-        "model": binding.get_host_cpu_name(),
+        "model": model,
         "cores": os.cpu_count(),
-        "flags": [flag for flag in FLAGS if features.get(flag, False)],
+        "flags": [flag for flag in FLAGS if f"+{flag}" in features.split(",")],
         "path": cpu.path(),
         "numba": version("numba"),
         "numpy_blas": f"{blas['name']} {blas['version']}",

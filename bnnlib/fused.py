@@ -4,13 +4,14 @@ They take float32 on the CPU, laid out alike and without gaps; `pooling` asks he
 """
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import numpy as np
 import torch
 from torch import Tensor
 
-AVAILABLE = find_spec("numba") is not None
+from bnnlib.kernels import compiles
+
+AVAILABLE = compiles()
 PIECE = 1 << 15  # elements: fewer are not worth a second thread
 
 

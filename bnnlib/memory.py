@@ -24,7 +24,7 @@ def kept() -> Iterator[None]:
     early.
     """
     library = ctypes.CDLL(None)
-    if not hasattr(library, "mallopt"):  # macOS, musl
+    if not hasattr(library, "malloc_trim"):  # macOS, musl, Android
         yield
         return
     library.mallopt(MMAP_MAX, 0)

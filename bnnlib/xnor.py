@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from bnnlib.kernels import reference
+from bnnlib.kernels import compiles, reference
 from bnnlib.kernels.reference import PLANES, output_sides, words_for
 
 REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int32)
@@ -84,8 +84,9 @@ def xnor_conv2d(
 
 @cache
 def _kernels(device_type: str):
-    """The module with a device's kernels; the reference where Numba or Triton is missing."""
-    if device_type == "cpu" and find_spec("numba"):
+    """The module with a device's kernels; the reference where Numba or Triton is missing, or
+    Numba may not compile."""
+    if device_type == "cpu" and compiles():
         from bnnlib.kernels import cpu
 
         return cpu

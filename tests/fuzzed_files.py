@@ -67,8 +67,8 @@ BENCH["digest"] = runs.digest(BENCH)
 
 def _bench(folder: Path) -> None:
     with patch.object(bench, "path", lambda kind, what: folder / f"{what}-{kind}.json"):
-        assert list(bench.committed()) == ["cpu"]
-    _read_record(folder / "kernels-cpu.json", BENCH)
+        assert list(bench.committed()) == ["cpu-generic"]
+    _read_record(folder / "kernels-cpu-generic.json", BENCH)
 
 
 # safetensors: network files and checkpoints
@@ -310,11 +310,11 @@ READERS = (
     ),
     Reader(
         "records of measurements",
-        {"kernels-cpu.json": json.dumps(BENCH).encode()},
+        {"kernels-cpu-generic.json": json.dumps(BENCH).encode()},
         _bench,
         (ValueError,),
-        lambda chance: ("kernels-cpu.json", _record(chance, BENCH)),
-        tuple(_record_traps("kernels-cpu.json", BENCH)),
+        lambda chance: ("kernels-cpu-generic.json", _record(chance, BENCH)),
+        tuple(_record_traps("kernels-cpu-generic.json", BENCH)),
     ),
     Reader(
         "network files",

@@ -259,6 +259,7 @@ def elementwise_kernels(end, seed, count) -> None:
     bits = lines[3].view(np.int32)
     calls = (
         (elementwise.sign, lines[:1], [np.empty_like(lines[0])], ()),
+        (elementwise.passes, lines[:1], [np.empty(count, np.bool_)], ()),
         (elementwise.cancel, lines[:2], [np.empty_like(lines[0])], ()),
         (elementwise.adam, lines, [], (0.01, 0.999, 0.1, 0.001, 1e-8, 1.0)),
         (elementwise.adamax_coded, [*lines, bits], [], (0.01, 0.999, 0.1, 1e-8, 1.0)),

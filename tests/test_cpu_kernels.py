@@ -1,7 +1,6 @@
 """The CPU kernels against the reference by equality, on both of their paths; threads, processes."""
 
 import multiprocessing
-import platform
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,24 +16,28 @@ from bnnlib import xnor
 from bnnlib.kernels import reference
 from bnnlib.xnor import PackedWeights, pack_planes, pack_signs, pack_weights
 
-numba, binding, cpu, xnor_product = map(
+numba, binding, cpu, processor, xnor_product = map(
     pytest.importorskip,
-    ("numba", "llvmlite.binding", "bnnlib.kernels.cpu", "bnnlib.kernels.xnor_product"),
+    (
+        "numba",
+        "llvmlite.binding",
+        "bnnlib.kernels.cpu",
+        "bnnlib.kernels.processor",
+        "bnnlib.kernels.xnor_product",
+    ),
 )
 
-HAS_AVX2 = bool(binding.get_host_cpu_features().get("avx2", False))
-NEEDS_AVX2 = pytest.mark.skipif(not HAS_AVX2, reason="no AVX2")
-X86 = platform.machine().lower() in ("x86_64", "amd64")
+WIDE = processor.path() in ("avx512", "avx2")  # elsewhere other loops are made
 LEAST, MOST = -(2**31), 2**31 - 1
 SECONDS = 120  # after which a process hangs
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(True, marks=NEEDS_AVX2, id="table"), pytest.param(False, id="popcount")],
+    params=[pytest.param(True, id="table"), pytest.param(False, id="popcount")],
 )
 def path(request):
-    """Take one of the two paths, whatever the processor's own is."""
+    """Take one of the two paths, whatever the processor's own is: each has both."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "looks_up", lambda planes=False: request.param)
         yield
@@ -223,7 +226,6 @@ def test_convolutions_equal_the_reference_s(
     check_conv2d(x, numbers((filters, channels, *kernel), seed + 1), stride, padding)
 
 
-@NEEDS_AVX2
 @pytest.mark.parametrize("planes", [False, True])
 def test_tiles_for_signs_and_for_planes_multiply_both(planes, monkeypatch):
     monkeypatch.setattr(cpu, "looks_up", lambda planes=False: planes)
@@ -378,14 +380,14 @@ def look_up(x, stride, w, blocks, counts, tables):
     xnor_product.add_rows(x, stride, w, blocks, counts, tables)
 
 
-def innermost_loop(call: Callable, processor: str, instruction: str) -> list[str]:
+def innermost_loop(call: Callable, model: str, instruction: str) -> list[str]:
     """The assembly of the shortest loop with that instruction, made for a processor."""
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     signature = (numba.types.intp,) * call.__code__.co_argcount
     compiled = numba.njit(signature)(call).inspect_llvm(signature)
     target = binding.Target.from_triple("x86_64-unknown-linux-gnu")
-    machine = target.create_target_machine(cpu=processor, opt=3)
+    machine = target.create_target_machine(cpu=model, opt=3)
     lines = machine.emit_assembly(binding.parse_assembly(compiled)).splitlines()
     loops = []
     for end, line in enumerate(lines):
@@ -396,19 +398,19 @@ def innermost_loop(call: Callable, processor: str, instruction: str) -> list[str
     return min((loop for loop in loops if instruction in "".join(loop)), key=len)
 
 
-@pytest.mark.skipif(not X86, reason="not an x86 processor")
+@pytest.mark.skipif(not WIDE, reason="no AVX2")
 @pytest.mark.parametrize(
-    ("processor", "call", "instruction", "vector", "times"),
+    ("model", "call", "instruction", "vector", "times"),
     [
         ("znver5", count_words, "vpopcntq", "%zmm", 6 * 4),
         ("sapphirerapids", count_words, "vpopcntq", "%zmm", 6 * 4),
-        pytest.param("znver3", look_up, "vpshufb", "%ymm", 2 * 4 * 2, marks=NEEDS_AVX2),
+        ("znver3", look_up, "vpshufb", "%ymm", 2 * 4 * 2),
     ],
 )
 def test_the_innermost_loop_has_its_instruction_and_spills_nothing(
-    processor, call, instruction, vector, times
+    model, call, instruction, vector, times
 ):
-    loop = innermost_loop(call, processor, instruction)
+    loop = innermost_loop(call, model, instruction)
     found = [line for line in loop if instruction in line]
     assert len(found) == times and all(vector in line for line in found)
     assert not [line for line in loop if vector in line and re.search(r"\(%r[sb]p", line)]

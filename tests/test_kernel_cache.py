@@ -47,3 +47,27 @@ def test_numba_takes_it_even_if_it_was_imported_before():
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     of_numba, of_ours = done.stdout.split()
     assert of_numba == of_ours
+
+
+SETTINGS = """
+import numba, sys
+numba.config.THREADING_LAYER, numba.config.CACHE_DIR = "workqueue", sys.argv[1]
+@numba.njit(parallel=True)
+def total(n):
+    found = 0
+    for i in numba.prange(n):
+        found += i
+    return found
+assert total(10) == 45  # now its threads run, and their number is fixed
+import bnnlib.kernels
+print(numba.config.THREADING_LAYER, numba.config.CACHE_DIR)
+"""
+
+
+def test_somebody_else_s_settings_of_numba_stay(tmp_path):
+    command = [sys.executable, "-c", SETTINGS, str(tmp_path)]
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "2", "NUMBA_CACHE_DIR": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    layer, cache = done.stdout.split()
+    assert layer == "workqueue" and Path(cache).parent == tmp_path

@@ -43,8 +43,6 @@ def test_search_equals_the_reference(sizes, share, flips):
 @pytest.mark.parametrize("looks_up", [True, False])
 @pytest.mark.parametrize(("codes", "bits", "k"), [(1, 1, 1), (129, 64, 129), (600, 1000, 9)])
 def test_both_layouts(monkeypatch, looks_up, codes, bits, k):
-    if looks_up and not cpu.looks_up(planes=True):
-        pytest.skip("no table look-up on this processor")
     monkeypatch.setattr(cpu, "looks_up", lambda planes=False: looks_up)
     check(near_each_other(50, bits, 0.1, 0), near_each_other(codes, bits, 0.1, 1), bits, k)
 

@@ -9,15 +9,16 @@ from functools import cache
 
 import numpy as np
 import torch
-from llvmlite import binding
 from torch import Tensor
 
-from bnnlib.kernels import sign_bits, xnor_convolution, xnor_product
+from bnnlib.kernels import processor, sign_bits, xnor_convolution, xnor_product
 from bnnlib.kernels.pieces import share
+from bnnlib.kernels.processor import Path
 from bnnlib.kernels.reference import PLANES, output_sides, words_for
 from bnnlib.kernels.threads import in_parts
+from bnnlib.kernels.word_counts import WORDS_ACROSS
 from bnnlib.kernels.xnor_product import DIFFERENCES, ROWS
-from bnnlib.kernels.xnor_tiles import COLUMNS, STEPS, WORD_ROWS, WORDS_ACROSS
+from bnnlib.kernels.xnor_tiles import COLUMNS, STEPS, WORD_ROWS
 
 LARGEST_BITS = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # an infinity's: above is a NaN
 ALONE = 2**26  # signs multiplied in the time that `in_parts` takes to hand out pieces
@@ -35,27 +36,26 @@ def up(number: int, multiple: int) -> int:
 
 @cache
 def looks_up(planes: bool = False) -> bool:
-    """Whether products look counts up in tables (AVX2) instead of counting the bits of words.
+    """Whether products look counts up in tables instead of counting the bits of words.
 
-    One look-up serves four planes, which is faster than to count the bits of each on any processor.
+    One look-up serves four planes, which is faster than to count the bits of each on any processor
+    that has such an instruction.
     """
-    has_tables = binding.get_host_cpu_features().get("avx2", False)
-    return bool(has_tables and (planes or not counts_vectors()))
+    path = processor.path()
+    return path is Path.AVX2 or (planes and path is not Path.GENERIC)
 
 
-@cache
-def counts_vectors() -> bool:
-    """Whether the processor counts the bits of a vector's words in an instruction."""
-    return bool(binding.get_host_cpu_features().get("avx512vpopcntdq", False))
+PATHS = {
+    Path.AVX512: "AVX-512 population count (VPOPCNTQ)",
+    Path.AVX2: "AVX2 table look-up (VPSHUFB)",
+    Path.NEON: "NEON population count (CNT)",
+    Path.GENERIC: "population count, as LLVM lowers it",
+}
 
 
 def path() -> str:
     """Which instructions products are made of here, for people."""
-    if looks_up():
-        return "AVX2 table look-up (VPSHUFB)"
-    if counts_vectors():
-        return "AVX-512 population count (VPOPCNTQ)"
-    return "population count, as LLVM lowers it"
+    return PATHS[processor.path()]
 
 
 def _inputs(shape: tuple[int, ...]) -> int:

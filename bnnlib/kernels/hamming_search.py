@@ -17,7 +17,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from bnnlib.kernels import cpu
+from bnnlib.kernels import compiles, cpu
 from bnnlib.kernels.llvm import splat
 from bnnlib.kernels.reference import unpack_signs
 from bnnlib.kernels.threads import in_parts
@@ -116,6 +116,9 @@ def pack(words: Tensor, bits: int) -> Codes:
     """words (N, words of bits) int64, padded with 0, N >= 1 -> the codes, packed for searching."""
     array = words.contiguous().numpy().view(np.uint64)
     places = np.arange(len(words), dtype=np.int32)
+    if not compiles():  # `reference` searches, and wants the words alone
+        none = torch.empty(0, dtype=torch.int32)
+        return Codes(bits, words, torch.from_numpy(places), none, none, none)
     _arrange(array, places)
     parts = [places[low : low + COLUMNS] for low in range(0, len(places), COLUMNS)]
     middles = [part[len(part) // 2] for part in parts]
@@ -212,6 +215,8 @@ def search(queries: Tensor, codes: Codes, k: int) -> tuple[Tensor, Tensor]:
     """queries (Q, words of bits) int64 -> of the k nearest codes the distances (Q, k) int32 and
     places (Q, k) int64, nearest first and of equals the lowest place first.
     """
+    if not compiles():
+        return reference(queries, codes, k)
     distances = torch.empty((len(queries), k), dtype=torch.int32)
     found = torch.empty((len(queries), k), dtype=torch.int64)
     parts = codes.tiles, codes.middles, codes.radii, codes.places

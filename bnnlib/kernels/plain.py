@@ -9,14 +9,18 @@ The bound is the time that the instructions of `xnor_product` would take if noth
 loaded, stored or waited for.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from bnnlib.kernels import cpu
+from bnnlib.kernels import cpu, processor
+from bnnlib.kernels.processor import Path, path_of, pick
 from bnnlib.kernels.threads import in_parts
+from bnnlib.kernels.word_counts import ones, sums_of
 
 TILE = 16
 UNROLLED = 4  # steps of the bound's loop, so that its counter costs nothing
@@ -84,53 +88,64 @@ def _in_tiles(a: np.ndarray, b: np.ndarray, offset: np.number, scale: np.number)
     return out
 
 
-def _bound(vector: ir.VectorType, chains: int, constants: int, step):
+def _bound(sizes: Callable, step: Callable):
     """A Numba function (times, address): so often UNROLLED steps of each chain, in registers.
 
-    step(builder, sum, constant) -> the chain's next sum; constants lie at the address.
+    sizes(path) -> (vector of a sum, vector of a constant, chains, constants); step(context,
+    builder, sum, constant) -> the chain's next sum; constants lie at the address.
     """
 
     @intrinsic
     def steps(typing, times, address):
         def emit(context, b, signature, arguments):
             count, address = arguments
+            total, vector, chains, constants = sizes(path_of(context))
             pointer = b.inttoptr(address, vector.as_pointer())
             place = [b.gep(pointer, [ir.Constant(_LONG, i)]) for i in range(constants)]
             fixed = [b.load(at, align=1) for at in place]
-            start = [ir.Constant(vector, [i] * vector.count) for i in range(chains)]
+            start = [ir.Constant(total, [i] * total.count) for i in range(chains)]
             sums = [cgutils.alloca_once_value(b, value) for value in start]
             with cgutils.for_range(b, count):
                 for _ in range(UNROLLED):
                     for i, at in enumerate(sums):
-                        b.store(step(b, b.load(at), fixed[i % constants]), at)
+                        b.store(step(context, b, b.load(at), fixed[i % constants]), at)
             result = b.load(sums[0])
             for at in sums[1:]:  # so that LLVM leaves none of them out
                 result = b.xor(result, b.load(at))
             one = b.extract_element(result, ir.Constant(_INT, 0))
-            return b.zext(one, _LONG) if one.type == _BYTE else one
+            return one if one.type == _LONG else b.zext(one, _LONG)
 
         return types.int64(times, address), emit
 
     return njit(nogil=True)(lambda times, address: steps(times, address))
 
 
-def _look_up(b: ir.IRBuilder, sums, table):
+# Vectors of 32 bytes in chains, and as constants: they fill 16 registers.
+LOOK_UPS = 10, 5
+# Words of a vector; vectors in chains, and as constants: they fill 32 registers, or 16.
+COUNTS = {Path.AVX512: (8, 24, 4), Path.NEON: (2, 20, 8), Path.GENERIC: (2, 8, 4)}
+
+
+def _of_look_ups(path: Path) -> tuple:
+    return ir.VectorType(_BYTE, 32), ir.VectorType(_BYTE, 32), *LOOK_UPS
+
+
+def _of_counts(path: Path) -> tuple:
+    lanes, *numbers = COUNTS.get(path, COUNTS[Path.AVX512])
+    return sums_of(path, lanes), ir.VectorType(_LONG, lanes), *numbers
+
+
+def _look_up(context, b: ir.IRBuilder, sums, table):
     """VPSHUFB and VPADDB."""
-    kind = ir.FunctionType(sums.type, [sums.type, sums.type])
-    shuffle = cgutils.get_or_insert_function(b.module, kind, "llvm.x86.avx2.pshuf.b")
-    return b.add(sums, b.call(shuffle, [table, sums]))
+    return b.add(sums, pick(context, b, table, sums))
 
 
-def _count(b: ir.IRBuilder, sums, word):
-    kind = ir.FunctionType(sums.type, [sums.type])
-    ones = cgutils.get_or_insert_function(b.module, kind, "llvm.ctpop.v8i64")
-    return b.add(sums, b.call(ones, [b.xor(sums, word)]))
+def _count(context, b: ir.IRBuilder, sums, word):
+    differing = b.xor(b.bitcast(sums, word.type), word)
+    return b.add(sums, ones(path_of(context), b, differing))
 
 
-# Chains and constants fill the registers: 16 of 32 bytes, or 32 of 64 bytes. Beside each, the
-# multiply-adds of a step of all chains: 32 columns of 4 bits by a look-up, 8 words by a count.
-_LOOK_UPS = _bound(ir.VectorType(_BYTE, 32), 10, 5, _look_up), 10 * 128
-_COUNTS = _bound(ir.VectorType(_LONG, 8), 24, 4, _count), 24 * 512
+_look_ups, _counts = _bound(_of_look_ups, _look_up), _bound(_of_counts, _count)
 
 
 def bound_name() -> str:
@@ -140,7 +155,11 @@ def bound_name() -> str:
 
 def run_bound(m: int, n: int, k: int) -> None:
     """As many of these instructions as a product of (M, K) and (N, K) signs takes, all threads."""
-    run, multiply_adds = _LOOK_UPS if cpu.looks_up() else _COUNTS
+    if cpu.looks_up():
+        run, multiply_adds = _look_ups, LOOK_UPS[0] * 128  # 32 columns of 4 bits each
+    else:
+        lanes, chains, _ = COUNTS.get(processor.path(), COUNTS[Path.AVX512])
+        run, multiply_adds = _counts, chains * lanes * 64
     constants = np.arange(320, dtype=np.uint8) % 5
     times = -(-m * n * k // (UNROLLED * multiply_adds))
     in_parts(lambda first, last: run(last - first, constants.ctypes.data), times)

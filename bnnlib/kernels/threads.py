@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from bnnlib.kernels import compiles
 from bnnlib.kernels.pieces import begin, draw, finish, share
 
 PIECES = 4  # for every thread
@@ -19,8 +20,11 @@ def in_parts(kernel: Callable[[int, int], None], count: int, together: int = 1) 
 
     Pieces begin at multiples of `together`. There are a few for every thread, about equally large,
     larger ones first, and each takes the next one when it is free, because two processors are
-    seldom equally fast. What a piece raises is raised when all are done.
+    seldom equally fast. What a piece raises is raised when all are done. Raises RuntimeError where
+    Numba may not compile.
     """
+    if not compiles():
+        raise RuntimeError("this needs kernels that Numba compiles: unset NUMBA_DISABLE_JIT")
     threads, units = max(1, torch.get_num_threads()), -(-count // together)
     parts = min(units, threads * PIECES)
     size, larger = divmod(units, max(parts, 1))

@@ -7,13 +7,13 @@ import numpy as np
 from numba import njit
 
 from bnnlib.kernels.pieces import begin, draw, finish
+from bnnlib.kernels.word_counts import WORDS_ACROSS
 from bnnlib.kernels.xnor_tiles import (
     CODE_ROWS,
     COLUMNS,
     STEPS,
     TOGETHER,
     WORD_ROWS,
-    WORDS_ACROSS,
     add_row,
     add_rows,
     at_least,

@@ -5,10 +5,11 @@ columns, so that nothing is ever summed across a vector. Two ways to count the d
 row x and 128 columns w, told apart by the dtype of the packed weights:
 
     popcount  int64: pop(x ^ w) of whole words, where the processor counts the bits of a vector
-              (AVX-512 VPOPCNTDQ)
+              (AVX-512 VPOPCNTDQ, NEON), or knows no table either: see `word_counts`
     table     uint8: four bits at a time. The number of bits in which a half byte of x differs from
-              one of w is an entry of a table of 16, and one byte shuffle (AVX2) looks up 32
-              columns: half the instructions of counting bits by shuffles after an exclusive or
+              one of w is an entry of a table of 16, and one byte shuffle (AVX2, NEON) looks up 32
+              or 16 columns: half the instructions of counting bits by shuffles after an
+              exclusive or
 
 Planes (numbers p of 8 bits) are so many rows to the first. To the second they are tables: the
 counts of four planes, weighed 1, 2, 4 and 8, are added up before anything is looked up, so that a
@@ -24,7 +25,6 @@ from bnnlib.kernels.llvm import (
     INT,
     LONG,
     SHORT,
-    call,
     constant,
     load,
     loop,
@@ -32,18 +32,18 @@ from bnnlib.kernels.llvm import (
     store,
     zeros,
 )
+from bnnlib.kernels.processor import pick
+from bnnlib.kernels.word_counts import count_words
 
 COLUMNS = 128  # of a tile
 STEPS = 4  # half bytes of a block: what packed weights hold is whole blocks
 UNROLLED = 2  # half bytes that a turn of the table's innermost loop takes
-LANES = 8  # words of a 64 byte vector
-VECTORS = 4  # of accumulators in a row of a tile
-WORDS_ACROSS = LANES * VECTORS
+VECTORS = 4  # of counts in a row of a tile
 TABLE_BYTES = 32  # of a vector of looked-up counts
 TOGETHER = 4  # planes whose tables are added up
 WIDE = 64  # columns of a tile of which the joined tables' counts stay in registers
 
-_WORDS, _HALF_TABLE = ir.VectorType(LONG, LANES), ir.VectorType(BYTE, 16)
+_HALF_TABLE = ir.VectorType(BYTE, 16)
 _COUNTS = ir.VectorType(BYTE, TABLE_BYTES)
 
 
@@ -55,29 +55,14 @@ def _add_counts(b: ir.IRBuilder, counts, values: list) -> None:
         store(b, b.add(load(b, counts, kind, offset, 2), number), counts, offset)
 
 
-def _count_words(b: ir.IRBuilder, rows: int, x, stride, w, words) -> list[list]:
-    """Vectors of counts, by row and by column: the bits in which words of rows and of w differ."""
-    index, sums, close = loop(b, words, [zeros(_WORDS)] * (rows * VECTORS))
-    at = b.add(w, b.mul(index, constant(8 * WORDS_ACROSS)))
-    columns = [load(b, at, _WORDS, 8 * LANES * j) for j in range(VECTORS)]
-    following = []
-    for i in range(rows):
-        row = b.add(b.add(x, b.mul(stride, constant(i))), b.mul(index, constant(8)))
-        word = splat(b, load(b, row, LONG), LANES)
-        for j, column in enumerate(columns):
-            differing = call(b, "llvm.ctpop.v8i64", _WORDS, b.xor(word, column))
-            following.append(b.add(sums[i * VECTORS + j], differing))
-    close(following)
-    return [following[i * VECTORS : (i + 1) * VECTORS] for i in range(rows)]
-
-
 def _subtract_counts(b: ir.IRBuilder, counts: list, bits, sums) -> None:
     """WORDS_ACROSS int32 at `sums` -= 2^bits counts."""
-    vector = ir.VectorType(INT, LANES)
-    by = splat(b, b.trunc(bits, INT), LANES)
+    lanes = counts[0].type.count
+    vector = ir.VectorType(INT, lanes)
+    by = splat(b, b.trunc(bits, INT), lanes)
     for j, count in enumerate(counts):
         number = b.shl(b.trunc(count, vector), by)
-        store(b, b.sub(load(b, sums, vector, 4 * LANES * j, 4), number), sums, 4 * LANES * j)
+        store(b, b.sub(load(b, sums, vector, 4 * lanes * j, 4), number), sums, 4 * lanes * j)
 
 
 def _look_up(b: ir.IRBuilder, tables, code):
@@ -91,7 +76,7 @@ def _twice(b: ir.IRBuilder, half):
     return b.shuffle_vector(half, half, places)
 
 
-def _table_tile(b: ir.IRBuilder, rows: int, x, stride, w, blocks, counts, tables):
+def _table_tile(context, b: ir.IRBuilder, rows: int, x, stride, w, blocks, counts, tables):
     """`rows` rows of codes, at most BLOCKS_AT_A_TIME blocks; see `_codes_of_rows`."""
     turns = b.mul(blocks, constant(STEPS // UNROLLED))
     index, sums, close = loop(b, turns, [zeros(_COUNTS)] * (rows * VECTORS))
@@ -105,7 +90,7 @@ def _table_tile(b: ir.IRBuilder, rows: int, x, stride, w, blocks, counts, tables
             code = b.add(x, b.add(b.mul(stride, constant(i)), constant(step)))
             table = _look_up(b, tables, code)
             for j, column in enumerate(columns):
-                found = call(b, "llvm.x86.avx2.pshuf.b", _COUNTS, table, column)
+                found = pick(context, b, table, column)
                 following.append(b.add(sums[i * VECTORS + j], found))
         sums = following
     close(sums)
@@ -114,7 +99,7 @@ def _table_tile(b: ir.IRBuilder, rows: int, x, stride, w, blocks, counts, tables
         _add_counts(b, row, sums[i * VECTORS : (i + 1) * VECTORS])
 
 
-def _joined_tile(b: ir.IRBuilder, x, w, blocks, counts):
+def _joined_tile(context, b: ir.IRBuilder, x, w, blocks, counts):
     """See `joined_row`. Bytes add up STEPS look-ups, at most 60 each; words of 16 bits the rest:
     the even columns' counts in one vector, the odd ones' in another."""
     vectors, half = WIDE // TABLE_BYTES, ir.VectorType(SHORT, TABLE_BYTES // 2)
@@ -131,7 +116,7 @@ def _joined_tile(b: ir.IRBuilder, x, w, blocks, counts):
                 table = _twice(b, load(b, tables, _HALF_TABLE, 16 * (2 * step + part)))
                 for j in range(vectors):
                     column = load(b, columns, _COUNTS, COLUMNS * step + low + TABLE_BYTES * j)
-                    one = call(b, "llvm.x86.avx2.pshuf.b", _COUNTS, table, column)
+                    one = pick(context, b, table, column)
                     found[j] = b.add(found[j], one) if step else one
             for j, bytes_found in enumerate(found):
                 pairs, at = b.bitcast(bytes_found, half), 2 * (vectors * part + j)
@@ -153,7 +138,7 @@ def _words(rows: int):
     def subtract(typing, x, stride, w, words, sums):
         def emit(context, b, signature, arguments):
             x, stride, w, words, sums = arguments
-            for i, counts in enumerate(_count_words(b, rows, x, stride, w, words)):
+            for i, counts in enumerate(count_words(context, b, rows, x, stride, w, words)):
                 to = b.add(sums, constant(4 * COLUMNS * i))
                 _subtract_counts(b, counts, constant(1), to)
             return context.get_dummy_value()
@@ -173,7 +158,7 @@ def subtract_planes(typing, x, stride, w, words, bits, sums):
 
     def emit(context, b, signature, arguments):
         x, stride, w, words, bits, sums = arguments
-        total, *others = reversed(_count_words(b, TOGETHER, x, stride, w, words))
+        total, *others = reversed(count_words(context, b, TOGETHER, x, stride, w, words))
         for counts in others:
             total = [b.add(b.add(t, t), count) for t, count in zip(total, counts, strict=True)]
         _subtract_counts(b, total, bits, sums)
@@ -190,7 +175,7 @@ def _codes_of_rows(rows: int):
     @intrinsic
     def add(typing, x, stride, w, blocks, counts, tables):
         def emit(context, b, signature, arguments):
-            _table_tile(b, rows, *arguments)
+            _table_tile(context, b, rows, *arguments)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 6), emit
@@ -220,7 +205,7 @@ def joined_row(typing, x, w, blocks, counts):
     """
 
     def emit(context, b, signature, arguments):
-        _joined_tile(b, *arguments)
+        _joined_tile(context, b, *arguments)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), emit
