@@ -14,8 +14,10 @@ import time
 from pathlib import Path
 
 import nbformat
+import torch
 
-from bnnlib import ROOT, data, runs, train
+from bnnlib import ROOT, data, runs, side_by_side, train
+from bnnlib.recipe import Recipe
 from tools import costs, needed, run_notebooks, scale, site, summary
 from tools.collect import collect, superseded
 from tools.files import only_one, replace_all, require_writable
@@ -34,6 +36,7 @@ class Making:
         self.retrain = options.target != "render"
         self.profile = options.profile
         self.cluster = options.cluster
+        self.changed = options.parameters.keys()
         self.forced = bool(options.only) or not self.retrain  # without regard to stamps
         self.committed = options.target == "results"
         self.real_data: list[str] = []  # the sets that were found, set by main
@@ -59,13 +62,30 @@ class Making:
             raise ValueError("make results needs a clean tree: commit the sources first")
         summary.replace_block(README.read_text("utf-8"), "")
 
+    def pairs(self) -> list[tuple[Recipe, int]]:
+        """The recipes at this profile, each with a seed, that outdated notebooks ask for."""
+        values = {
+            path.stem: run_notebooks.defaults_of(path) | given
+            for path, given in self.values.items()
+            if not self.is_up_to_date(path)
+        }
+        return needed.needed(self.profile, values, self.changed)
+
+    def stamp(self, notebook: Path) -> Path:
+        """The file with the `key` that a notebook was last executed with."""
+        return BUILD / "stamps" / self.results.name / self.profile / notebook.stem
+
+    def is_up_to_date(self, notebook: Path) -> bool:
+        """Whether its page is there and rests on what is there now."""
+        stamp, executed = self.stamp(notebook), self.results / self.profile / notebook.name
+        there = not self.forced and executed.exists() and stamp.exists()
+        return there and stamp.read_text() == self.key(notebook)
+
     def make(self, notebook: Path) -> Outcome | None:
         """Execute one notebook and put what it left in place; None if that is up to date."""
-        stamp = BUILD / "stamps" / self.results.name / self.profile / notebook.stem
-        executed = self.results / self.profile / notebook.name
-        key = self.key(notebook)
-        if not self.forced and executed.exists() and stamp.exists() and stamp.read_text() == key:
+        if self.is_up_to_date(notebook):
             return None
+        stamp, key = self.stamp(notebook), self.key(notebook)
         stamp.unlink(missing_ok=True)
         self.clear(notebook.stem)
         outcome = run_notebooks.execute(
@@ -152,17 +172,30 @@ def fetch_data(needed: bool) -> list[str]:
     return [line.split(":")[0] for line in fetched.stdout.splitlines()]
 
 
-def train_on_cluster(making: Making) -> None:
-    """Train there what the notebooks would train here, one run after another; they then find it.
+def train_first(making: Making) -> None:
+    """Train what the notebooks ask for, side by side; they then find it.
 
-    What fails there they try again, and say why.
+    What fails they try again, and say why. A changed recipe is trained by its notebook.
     """
+    pairs = making.pairs()
+    if making.cluster:
+        return train_on_cluster(making, pairs)
+    started, cores = time.monotonic(), torch.get_num_threads()
+    with run_notebooks.peak_memory() as peak:
+        failures = side_by_side.work_through(
+            pairs, making.profile, cores, making.command, making.real_data
+        )
+    for failure in failures:
+        print(f"  {failure}", file=sys.stderr)
+    if peak[0]:
+        took = minutes(time.monotonic() - started)
+        print(f"  {'training':<22}{took:<14}{peak[0] / 1e9:.1f} GB", flush=True)
+
+
+def train_on_cluster(making: Making, pairs: list[tuple[Recipe, int]]) -> None:
+    """Train there, one run after another."""
     from bnnlib import cluster  # with Dask, which nothing else needs
 
-    values = {
-        path.stem: run_notebooks.defaults_of(path) | given for path, given in making.values.items()
-    }
-    pairs = needed.needed(making.profile, values)
     try:
         with cluster.connect(making.cluster) as client:
             cluster.work_through(client, pairs, making.profile, device=train.default_device())
@@ -265,8 +298,8 @@ def main(arguments: list[str] | None = None) -> int:
             if making.profile != "smoke":
                 making.real_data = fetch_data(needed=making.committed)
             print(f"{making.command}, into {making.results.relative_to(ROOT)}/", flush=True)
-            if making.cluster:
-                train_on_cluster(making)
+            if making.retrain:
+                train_first(making)
             failures = make_all(making)
             sum_up(making)
         return report_failures(making, failures)

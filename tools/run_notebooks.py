@@ -152,7 +152,7 @@ def execute(
     for path in (running, failed, log):
         path.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with _environment(command, results), _peak_memory() as peak, log.open("w") as stdout:
+    with _environment(command, results), peak_memory() as peak, log.open("w") as stdout:
         with Status(notebook.stem, stdout, expected) as status:
             error = _run(notebook, values, running, status)
     outcome = Outcome(notebook.stem, time.monotonic() - started, peak[0] / 1e9, error)
@@ -224,7 +224,7 @@ def _environment(command: str, results: str):
 
 
 @contextmanager
-def _peak_memory():
+def peak_memory():
     """A list whose only element becomes the most bytes that our children held at once."""
     peak, done = [0], threading.Event()
 
