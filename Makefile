@@ -3,6 +3,7 @@
 PROFILE ?= quick
 PIP_ARGS ?=
 PARAMS ?=
+LAB_ARGS ?=
 # A Dask scheduler's address, such as tcp://host:8786, for `make reproduce` to train on
 CLUSTER ?=
 # The first of these that is recent enough makes .venv
@@ -25,6 +26,11 @@ endif
 ENVIRONMENT := $(or $(ACTIVE),.venv)
 PY := $(ENVIRONMENT)/bin/python
 SETUP_PYTHON = $(if $(ACTIVE),$(PY),$(PYTHON))
+
+# Jupyter needs a home, which a user without a name, as in a container, may lack
+ifeq ($(HOME),)
+export HOME := $(CURDIR)/build/home
+endif
 
 # This checkout's bnnlib, even where another one is installed
 export PYTHONPATH := $(CURDIR)
@@ -68,8 +74,8 @@ lint: env ## check the style of code and notebooks
 bench: env ## time training against plain PyTorch; the machine must be quiet
 	@"$(PY)" -m benchmarks.bench_training
 
-lab: env ## open the playground, and all notebooks, in JupyterLab
-	@"$(PY)" -m jupyterlab notebooks/00_playground.ipynb
+lab: env ## open the playground, and all notebooks, in JupyterLab; LAB_ARGS="--no-browser" goes to it
+	@"$(PY)" -m jupyterlab notebooks/00_playground.ipynb $(LAB_ARGS)
 
 data: env ## fetch and check MNIST and CIFAR-10
 	@"$(PY)" -m bnnlib.data mnist cifar10

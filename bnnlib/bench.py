@@ -22,6 +22,7 @@ from torch import Tensor
 
 from bnnlib import ROOT, baselines, folding, packed, recipes, runs
 from bnnlib.baselines import Product
+from bnnlib.files import print_anywhere
 from bnnlib.kernels import reference
 from bnnlib.recipe import Recipe
 from bnnlib.timing import Side, compare, show
@@ -295,4 +296,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    print_anywhere()
     sys.exit(main())

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bnnlib import ROOT, cached, sources, standin
+from bnnlib.files import print_anywhere
 
 DATASETS = ("mnist", "cifar10", "svhn", "svhn-no-extra")  # svhn is train and extra
 VALIDATION = {"mnist": 10_000, "cifar10": 5_000, "svhn": 6_000, "svhn-no-extra": 4_000}
@@ -196,4 +197,5 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    print_anywhere()
     sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,12 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         remove_left(path.parent, f".{path.name}.{'[0-9a-f]' * 16}")
     finally:
         partial.unlink(missing_ok=True)
+
+
+def print_anywhere() -> None:
+    """Let a command print all that it says: `?` stands for what this terminal can't show."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
 
 
 def remove_left(folder: Path, pattern: str) -> None:

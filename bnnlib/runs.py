@@ -193,6 +193,18 @@ def commit() -> tuple[str, bool]:
     return (stamp.read_text().strip(), False) if stamp.exists() else ("unknown", True)
 
 
+def why_no_commit() -> str:
+    """Why git names no commit of this checkout, in its own words."""
+    try:
+        top = _git("rev-parse", "--show-toplevel").strip()
+        _git("rev-parse", "HEAD")
+    except FileNotFoundError:
+        return "git is not installed"
+    except (OSError, subprocess.CalledProcessError) as error:
+        return " ".join((getattr(error, "stderr", None) or str(error)).split())
+    return f"the repository here is {top}" if Path(top) != ROOT else ""
+
+
 def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True

@@ -17,6 +17,7 @@ import nbformat
 import torch
 
 from bnnlib import ROOT, data, runs, side_by_side, train
+from bnnlib.files import print_anywhere
 from bnnlib.recipe import Recipe
 from tools import costs, needed, run_notebooks, scale, site, summary
 from tools.collect import collect, superseded
@@ -58,6 +59,8 @@ class Making:
             return
         if self.profile == "smoke":
             raise ValueError("the smoke profile is for tests: nothing of it is committed")
+        if runs.commit()[0] == "unknown":
+            raise ValueError(f"make results names the sources' commit: {runs.why_no_commit()}")
         if runs.commit()[1]:
             raise ValueError("make results needs a clean tree: commit the sources first")
         summary.replace_block(README.read_text("utf-8"), "")
@@ -313,11 +316,16 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+        print(
+            "\nInterrupted. The same command goes on: what is finished stays, and a run that had a "
+            "checkpoint goes on from it.",
+            file=sys.stderr,
+        )
         return 130
     return 1
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupt)
+    print_anywhere()
     sys.exit(main())

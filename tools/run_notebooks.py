@@ -76,7 +76,10 @@ def parameters(notebook: Path, profile: str, retrain: bool, extra: dict | None =
             raise ValueError(
                 f"{notebook.stem} has no parameter {name!r}: it has {', '.join(defaults)}"
             )
-    return {name: _typed(name, value, defaults[name]) for name, value in given.items()}
+    values = {name: _typed(name, value, defaults[name]) for name, value in given.items()}
+    if values.get("seeds", 1) < 1:
+        raise ValueError(f"{notebook.stem} takes at least 1 for seeds, got {values['seeds']}")
+    return values
 
 
 def check_profile_file(profile: str, folder: Path = NOTEBOOKS) -> None:
