@@ -6,6 +6,8 @@ PARAMS ?=
 LAB_ARGS ?=
 # A Dask scheduler's address, such as tcp://host:8786, for `make reproduce` to train on
 CLUSTER ?=
+# What `make reproduce` times of the kernels: quick takes a minute, full ten
+BENCH ?= quick
 # The first of these that is recent enough makes .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
@@ -47,14 +49,14 @@ help: ## this list
 	@sed -n 's/^\([a-z0-9%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sed 's/%/04/' \
 		| while IFS="$$(printf '\t')" read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
 
-reproduce: env ## retrain and execute every notebook into results/local; resumes when repeated
-	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" $(if $(CLUSTER),--cluster "$(CLUSTER)")
+reproduce: env ## retrain, time and execute all into results/local; resumes when repeated; BENCH=full times longer
+	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" --bench "$(BENCH)" $(if $(CLUSTER),--cluster "$(CLUSTER)")
 
 render: env ## redraw every notebook from the committed runs into results/local, without training
 	@"$(PY)" -m tools.reproduce render --profile "$(PROFILE)"
 
 nb-%: env ## retrain and execute one notebook; PARAMS="-p seeds 5" changes its parameters
-	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" --only $* $(PARAMS)
+	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" --bench "$(BENCH)" --only $* $(PARAMS)
 
 results: env ## maintainers: as reproduce, from a clean tree, into the committed results and the README
 	@"$(PY)" -m tools.reproduce results --profile "$(PROFILE)"

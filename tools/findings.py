@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from bnnlib import runs
-from bnnlib.claims import STAND_IN, TWO_GROUPS, Claim
+from bnnlib.claims import STAND_IN, TWO_GROUPS, Claim, claims
 from tools import noise, summary
 from tools.noise import Spread
 from tools.summary import Row
@@ -177,3 +177,24 @@ def similar(group: Runs, sides: Pair) -> Spread | None:
 
 def _kind(run: dict) -> tuple[str, str]:
     return run["recipe"]["dataset"], run["profile"]
+
+
+def own_rows(folder: Path, committed: Path) -> list[Row]:
+    """Every claim with the most faithful value that was made for this folder, if there is one.
+
+    What shows committed runs, or committed times, again is none.
+    """
+    here, there = Results(folder, ""), Results(committed, "")
+    digests = {run["digest"] for run in there.runs.values()}
+    mine, theirs = summary.load(folder), summary.load(committed)
+    rows = []
+    for claim in claims().values():
+        times = [row.entry["values"] for row in summary.measured(claim, theirs)]
+        own = [
+            row
+            for row in summary.measured(claim, mine)
+            if not digests & {run["digest"] for run in here.behind(row).values()}
+            and not (claim.id in TIMED and row.entry["values"] in times)
+        ]
+        rows.append(own[0] if own else Row(claim))
+    return rows
