@@ -161,7 +161,7 @@ def done(path: Path) -> tuple[int, int]:
 def threads(path: Path) -> int:
     """How many threads the checkpoint there was made on, and wants again; 0 without a right one."""
     for generation in generations(path):
-        with suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+        with suppress(OSError, ValueError, LookupError, TypeError):
             return read(generation)[0]["binding"]["threads"]
     return 0
 

@@ -127,9 +127,10 @@ def _threads(recipe: Recipe, seed: int, cores: int, jobs: int) -> int:
 def _is_there(recipe: Recipe, seed: int, profile: str, real: Iterable[str]) -> bool:
     """Whether the run seems to be done. The notebook that asks for it looks at the data, too."""
     path = runs.fresh_path(recipe, train.default_device(), seed)
-    if not path.exists():
+    try:
+        record = runs.read_record(path)
+    except (FileNotFoundError, ValueError):  # a damaged one is named by the run itself
         return False
-    record = runs.read_record(path)
     outdated = record["provenance"]["stand_in"] and recipe.dataset in real
     return record["profile"] == profile and not outdated
 

@@ -26,7 +26,7 @@ HAS_AVX2 = bool(binding.get_host_cpu_features().get("avx2", False))
 NEEDS_AVX2 = pytest.mark.skipif(not HAS_AVX2, reason="no AVX2")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 LEAST, MOST = -(2**31), 2**31 - 1
-SECONDS = 120  # after which a process hangs
+SECONDS = 300  # after which a process hangs
 
 
 @pytest.fixture(

@@ -229,6 +229,16 @@ def test_a_terminal_shows_where_a_notebook_is_and_ends_with_the_same_lines(made)
     assert last.startswith("  03_talks   ") and "halfway" not in last
 
 
+def test_a_kernel_that_ends_says_nothing(made):
+    """Under load ipykernel's shutdown prints a traceback; what is registered here stands for it."""
+    noise = "import atexit, os; atexit.register(os.write, 2, b'Traceback: ZMQError')"
+    write(made, "03_ends", noise)
+    stdout, said = end(call(made, "--only", "03"))
+    for path in made.rglob("03_ends.*"):
+        path.unlink()
+    assert said.startswith("exit status 0\n") and said.endswith("--- stderr\n"), said
+
+
 def test_interrupt_leaves_no_kernel(made):
     write(made, "03_sleeps", "import time\ntime.sleep(60)")
     making = call(made, "--only", "03")

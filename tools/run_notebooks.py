@@ -186,7 +186,9 @@ def _run(notebook: Path, values: dict, output: Path, status: Status) -> str:
             iopub_timeout=PATIENCE,
             on_notebook_start=status.begin,
             on_cell_start=status.begin_cell,
-            extra_arguments=["--log-level=CRITICAL"],  # it warns of its own loopback and shutdown
+            # Where other work takes all cores its threads end in the wrong order, with a traceback
+            shutdown_kernel="immediate",
+            extra_arguments=["--log-level=CRITICAL"],  # it warns of its own loopback
         )
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}".strip().split("\n")[0]
