@@ -56,7 +56,7 @@ render: env ## redraw every notebook from the committed runs into results/local,
 	@"$(PY)" -m tools.reproduce render --profile "$(PROFILE)"
 
 nb-%: env ## retrain and execute one notebook; PARAMS="-p seeds 5" changes its parameters
-	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" --bench "$(BENCH)" --only $* $(PARAMS)
+	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" --only $* --bench "$(BENCH)" $(PARAMS)
 
 results: env ## maintainers: as reproduce, from a clean tree, into the committed results and the README
 	@"$(PY)" -m tools.reproduce results --profile "$(PROFILE)"
