@@ -14,8 +14,9 @@ DAY = 86_400  # seconds
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def whole(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write that gets its name once all of it is on disk; two writers can't collide."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
