@@ -3,8 +3,11 @@
 PROFILE ?= quick
 PIP_ARGS ?=
 PARAMS ?=
+LAB_ARGS ?=
 # A Dask scheduler's address, such as tcp://host:8786, for `make reproduce` to train on
 CLUSTER ?=
+# What `make reproduce` times of the kernels: quick takes a minute, full ten
+BENCH ?= quick
 # The first of these that is recent enough makes .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
@@ -26,6 +29,11 @@ ENVIRONMENT := $(or $(ACTIVE),.venv)
 PY := $(ENVIRONMENT)/bin/python
 SETUP_PYTHON = $(if $(ACTIVE),$(PY),$(PYTHON))
 
+# Jupyter needs a home, which a user without a name, as in a container, may lack
+ifeq ($(HOME),)
+export HOME := $(CURDIR)/build/home
+endif
+
 # This checkout's bnnlib, even where another one is installed
 export PYTHONPATH := $(CURDIR)
 export PIP_ARGS
@@ -40,14 +48,14 @@ help: ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "04", $$1); printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-reproduce: env ## retrain and execute every notebook into results/local; resumes when repeated
-	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" $(if $(CLUSTER),--cluster "$(CLUSTER)")
+reproduce: env ## retrain, time and execute all into results/local; resumes when repeated; BENCH=full times longer
+	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" --bench "$(BENCH)" $(if $(CLUSTER),--cluster "$(CLUSTER)")
 
 render: env ## redraw every notebook from the committed runs into results/local, without training
 	@"$(PY)" -m tools.reproduce render --profile "$(PROFILE)"
 
 nb-%: env ## retrain and execute one notebook; PARAMS="-p seeds 5" changes its parameters
-	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" --only $* $(PARAMS)
+	@"$(PY)" -m tools.reproduce reproduce --profile "$(PROFILE)" --only $* --bench "$(BENCH)" $(PARAMS)
 
 results: env ## maintainers: as reproduce, from a clean tree, into the committed results and the README
 	@"$(PY)" -m tools.reproduce results --profile "$(PROFILE)"
@@ -67,8 +75,8 @@ lint: env ## check the style of code and notebooks
 bench: env ## time training against plain PyTorch; the machine must be quiet
 	@"$(PY)" -m benchmarks.bench_training
 
-lab: env ## open the playground, and all notebooks, in JupyterLab
-	@"$(PY)" -m jupyterlab notebooks/00_playground.ipynb
+lab: env ## open the playground, and all notebooks, in JupyterLab; LAB_ARGS="--no-browser" goes to it
+	@"$(PY)" -m jupyterlab notebooks/00_playground.ipynb $(LAB_ARGS)
 
 data: env ## fetch and check MNIST and CIFAR-10
 	@"$(PY)" -m bnnlib.data mnist cifar10

@@ -1,6 +1,6 @@
 """How fast packed products and networks are, beside every other way to compute the same.
 
-    python -m bnnlib.bench [--quick] [--out FILE]
+    python -m bnnlib.bench [--plan quick] [--out FILE]
 
 Every result is compared with the reference by equality. Prints a table with ratios of medians and
 leaves results/bench/kernels-<kind of device>.json. What is for CUDA has never been run so far.
@@ -22,9 +22,10 @@ from torch import Tensor
 
 from bnnlib import ROOT, baselines, folding, packed, recipes, runs
 from bnnlib.baselines import Product
+from bnnlib.files import print_anywhere
 from bnnlib.kernels import reference
 from bnnlib.recipe import Recipe
-from bnnlib.timing import Side, compare, show
+from bnnlib.timing import Side, compare, milliseconds, show
 from bnnlib.xnor import PackedWeights, pack_signs, pack_weights, xnor_matmul
 
 FEW_ROWS = 16  # up to here reading the weights takes the time: arithmetic is no bound
@@ -55,6 +56,7 @@ class Plan:
 FULL = Plan((512, 1024, 4096, 8192), (1, 16, 64, 128), 4096, (10_000, 1), (100, 1), "paper", 0.6)
 QUICK = Plan((512, 1024, 2048), (1, 16), 4096, (200, 1), (20, 1), "paper", 0.2)
 SMOKE = Plan((64, 128), (1, 16), 128, (20, 1), (2, 1), "smoke", 0.005)
+PLANS = {"full": FULL, "quick": QUICK, "smoke": SMOKE}  # ten minutes, about one, and seconds
 WARM_UP = Plan((), (16,), 64, (16,), (1,), "smoke", 0.0)  # compiles every kernel
 
 
@@ -78,10 +80,31 @@ def committed(what: str = "kernels") -> dict[str, dict]:
     return {kind: runs.read_record(file) for kind, file in files.items() if file.exists()}
 
 
+def here() -> dict[str, dict]:
+    """Kind -> what `make reproduce` measured on this machine for the pages that are being made."""
+    files = sorted((runs.results_folder() / "bench").glob("kernels-*.json"))
+    return {f"{file.stem.removeprefix('kernels-')}, here": runs.read_record(file) for file in files}
+
+
 def label(measured: dict) -> str:
     """The device of measurements, and the model by which LLVM knows a processor, for people."""
     name, model = measured["provenance"]["device_name"], measured["processor"].get("model")
     return f"{name} ({model})" if model else name
+
+
+def in_short(measured: dict) -> str:
+    """The largest square product of measurements, as a sentence."""
+    squares = [row for row in measured["rows"] if row.get("m") == row.get("n") == row.get("k", 0)]
+    what = max(squares, key=lambda row: row["m"])["what"]
+    libraries = [product.name for product in baselines.float32_products("cpu")]
+    ours, plain, library = (
+        milliseconds(measured["rows"], what, *names)
+        for names in (["ours"], ["plain float32"], libraries)
+    )
+    return (
+        f"{label(measured)}: {what} on bits took {ours:.3g} ms, plain float32 {plain / ours:.3g} "
+        f"times that, the fastest float32 library {library / ours:.3g} times"
+    )
 
 
 def run(plan: Plan, device: str, told: Callable[[list[dict]], None] = lambda rows: None) -> dict:
@@ -284,15 +307,16 @@ def _float_networks(blocks: list[folding.Block], batch: int, device: str) -> dic
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bnnlib.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller shapes, a minute or so")
+    parser.add_argument("--plan", choices=PLANS, default="full", help="quick: smaller shapes")
     parser.add_argument("--out", type=Path, metavar="FILE", help="instead of results/bench/")
     options = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    content = run(QUICK if options.quick else FULL, device, show)
-    content["provenance"]["command"] = "python -m bnnlib.bench" + " --quick" * options.quick
+    content = run(PLANS[options.plan], device, show)
+    content["provenance"]["command"] = f"python -m bnnlib.bench --plan {options.plan}"
     runs.write_record(options.out or path(kind(device)), content)
     return 0
 
 
 if __name__ == "__main__":
+    print_anywhere()
     sys.exit(main())

@@ -158,6 +158,14 @@ def done(path: Path) -> tuple[int, int]:
     return 0, 0
 
 
+def threads(path: Path) -> int:
+    """How many threads the checkpoint there was made on, and wants again; 0 without a right one."""
+    for generation in generations(path):
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            return read(generation)[0]["binding"]["threads"]
+    return 0
+
+
 def remove(path: Path) -> None:
     """The run has ended: its checkpoints go, and what a process killed in writing one left."""
     for left in path.parent.glob(f".{path.name}.*"):

@@ -17,8 +17,9 @@ TWO_GROUPS = ("no_worse", "effect")
 CONFIDENCE = 0.95  # of the two-sided interval by which a difference is judged
 INTERVAL = f"{100 * CONFIDENCE:g} % interval"
 TRAINING = "training"
+SPEED = "speed"
 OTHERS = ("working", "context")  # the file's tables that are no claims
-CATEGORIES = (TRAINING, "speed", "arithmetic", "exactness")
+CATEGORIES = (TRAINING, SPEED, "arithmetic", "exactness")
 
 
 @dataclass(frozen=True)

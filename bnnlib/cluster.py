@@ -31,7 +31,7 @@ from distributed.comm import CommClosedError
 
 from bnnlib import runs, train
 from bnnlib.agreement import agree, differs, facts
-from bnnlib.overview import Overview, Said
+from bnnlib.overview import TOPIC, Overview, Said
 from bnnlib.recipe import Recipe
 
 PATIENCE = 5  # seconds for a scheduler to answer
@@ -131,7 +131,7 @@ def work_through(
         raise ValueError(f"the workers train on {agreed['device']}, and {device} is needed")
     todo, left = _unfinished(pairs, profile, agreed)
     command = os.environ.get("BNN_COMMAND", "interactive")
-    with Overview(client, [task.name for task in todo]) as view:
+    with watched(client, [task.name for task in todo]) as view:
         futures = {
             client.submit(
                 _train,
@@ -142,6 +142,17 @@ def work_through(
             for place, task in enumerate(todo)
         }
         return left + _collect(client, futures, view)
+
+
+@contextmanager
+def watched(client: Client, names: list[str]) -> Iterator[Overview]:
+    """What the runs of these names, equally long as far as is known, say on their workers."""
+    with Overview(dict.fromkeys(names, 1.0)) as view:
+        client.subscribe_topic(TOPIC, lambda event: view.hear(**event[1]))
+        try:
+            yield view
+        finally:
+            client.unsubscribe_topic(TOPIC)
 
 
 def _has_data(recipe: Recipe, profile: str) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bnnlib import ROOT, cached, copies, sources, standin
+from bnnlib.files import print_anywhere
 
 # svhn is train and extra; svhn-part is cut from the test images: 10,000 test, 6,419 train.
 DATASETS = ("mnist", "cifar10", "svhn", "svhn-no-extra", "svhn-part")
@@ -206,4 +207,5 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    print_anywhere()
     sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,8 +14,9 @@ DAY = 86_400  # seconds
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def whole(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write that gets its name once all of it is on disk; two writers can't collide."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -26,6 +28,12 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         remove_left(path.parent, f".{path.name}.{'[0-9a-f]' * 16}")
     finally:
         partial.unlink(missing_ok=True)
+
+
+def print_anywhere() -> None:
+    """Let a command print all that it says: `?` stands for what this terminal can't show."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
 
 
 def remove_left(folder: Path, pattern: str) -> None:

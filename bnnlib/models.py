@@ -241,11 +241,12 @@ def save_network(network: nn.Sequential, shape: dict) -> bytes:
     return safetensors.torch.save(tensors, {"shape": json.dumps(shape, sort_keys=True)})
 
 
-def load_network(path: Path) -> nn.Sequential:
+def load_network(path: str | Path) -> nn.Sequential:
     """Read a network file. Weights come back as +-1; returned in evaluation mode, on the CPU.
 
     Raises ValueError, in one sentence, if the file is damaged or holds another kind of network.
     """
+    path = Path(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             shape = json.loads(file.metadata()["shape"])

@@ -147,11 +147,12 @@ def write_record(path: Path, record: dict) -> None:
     write_atomic(path, (json.dumps(sealed, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_record(path: Path) -> dict:
+def read_record(path: str | Path) -> dict:
     """Read a record. Raises ValueError if it is damaged, edited or of another schema.
 
     Its recipe is returned with every field of today: see `complete`.
     """
+    path = Path(path)
     try:
         record = json.loads(path.read_bytes())
         if record["schema"] != SCHEMA:
@@ -175,7 +176,7 @@ def complete(recipe: dict) -> dict:
     return {k: v for k, v in defaults.items() if v is not MISSING} | recipe
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file so that its name holds either the old content or the whole new one."""
     with whole(path) as file:
         file.write(content)
@@ -196,6 +197,18 @@ def commit() -> tuple[str, bool]:
     except (OSError, subprocess.CalledProcessError):
         pass
     return (stamp.read_text().strip(), False) if stamp.exists() else ("unknown", True)
+
+
+def why_no_commit() -> str:
+    """Why git names no commit of this checkout, in its own words."""
+    try:
+        top = _git("rev-parse", "--show-toplevel").strip()
+        _git("rev-parse", "HEAD")
+    except FileNotFoundError:
+        return "git is not installed"
+    except (OSError, subprocess.CalledProcessError) as error:
+        return " ".join((getattr(error, "stderr", None) or str(error)).split())
+    return f"the repository here is {top}" if Path(top) != ROOT else ""
 
 
 def _git(*arguments: str) -> str:

@@ -170,9 +170,21 @@ def _fetch(path: Path, md5: str, addresses: Collection[str]) -> None:
             except ValueError as problem:  # wrong bytes came: once more
                 reasons.append(f"{address}{path.name} {problem}")
             except RequestException as problem:  # nothing came: on at once
-                reasons.append(f"{address}{path.name} {type(problem).__name__}")
+                reasons.append(f"{address}{path.name} {_reason(problem)}")
                 break
     raise OSError(", ".join(reasons))
+
+
+def _reason(problem: OSError) -> str:
+    """What kept a file from coming."""
+    from requests.exceptions import SSLError
+
+    if isinstance(problem, SSLError):
+        return (
+            "came with a certificate that is not trusted here (SSLError; behind a proxy that has "
+            "its own, let REQUESTS_CA_BUNDLE name the file of that certificate)"
+        )
+    return type(problem).__name__
 
 
 def _fetch_once(url: str, path: Path, md5: str) -> None:

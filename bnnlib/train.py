@@ -5,6 +5,8 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -24,6 +26,7 @@ from bnnlib import (
     recipes,
     runs,
 )
+from bnnlib.files import print_anywhere
 from bnnlib.inputs import TrainingData, training_data
 from bnnlib.recipe import Recipe
 
@@ -55,7 +58,7 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
     parallel.require_same({f"whether {path} is there": str(finished)})
     if not finished:
         provenance = runs.provenance(device)
-        with progress.shown(), memory.kept():
+        with progress.shown(), memory.kept(), _interruption_told(recipe, seed, path):
             history, outcome, network = fit.fit(recipe, training, seed, device, _checkpoint(path))
         record = {
             "schema": runs.SCHEMA,
@@ -75,6 +78,20 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
         checkpoints.remove(_checkpoint(path))
     parallel.wait_for_all()
     return runs.read_record(path)
+
+
+@contextmanager
+def _interruption_told(recipe: Recipe, seed: int, path: Path) -> Iterator[None]:
+    """Let an interrupt say where the run would go on: it has no checkpoint in its first minutes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        epochs, steps = checkpoints.done(_checkpoint(path))
+        name = f"{recipe.name} seed {seed}"
+        where = f"after {steps} steps of epoch {epochs + 1}, from its last checkpoint"
+        there = epochs or steps
+        told = f"{name} goes on {where}" if there else f"{name} begins anew, it had no checkpoint"
+        raise KeyboardInterrupt(told) from None
 
 
 def is_finished(path: Path, profile: str, data_hash: str) -> bool:
@@ -252,8 +269,9 @@ def _execute(options: argparse.Namespace) -> int:
     except FAILURES as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        told = str(interrupt) or "what is finished stays"
+        print(f"interrupted: with the same command {told}", file=sys.stderr)
         return 130  # as shells say it
     return 0
 
@@ -326,4 +344,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    print_anywhere()
     sys.exit(main())

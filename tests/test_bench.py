@@ -87,7 +87,7 @@ def test_the_median_is_of_the_fastest_as_numbers_on_all_threads():
 def test_the_command_leaves_a_whole_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "QUICK", bench.Plan((33,), (), 0, (), (), "smoke", 0.0))
     out = tmp_path / "kernels.json"
-    assert bench.main(["--quick", "--out", str(out)]) == 0
+    assert bench.main(["--plan", "quick", "--out", str(out)]) == 0
     content = runs.read_record(out)
     check_rows(content["rows"])
     assert content["provenance"]["device"] == "cpu" and content["provenance"]["seconds"] > 0
@@ -98,7 +98,7 @@ def test_the_command_leaves_a_whole_file(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(bench, "matmul_rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        bench.main(["--quick", "--out", str(out)])
+        bench.main(["--plan", "quick", "--out", str(out)])
     assert runs.read_record(out) == content and list(tmp_path.iterdir()) == [out]
 
 
@@ -205,3 +205,15 @@ def test_a_committed_benchmark_is_whole_and_of_committed_sources(path):
     check_rows(content["rows"])
     inexact = {row["implementation"] for row in content["rows"] if row["exact"] is False}
     assert inexact <= {"torch bfloat16"}
+
+
+def test_what_was_measured_here_stands_beside_the_committed(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "results_folder", lambda: tmp_path)
+    assert bench.here() == {}
+    runs.write_record(tmp_path / "bench" / "kernels-cpu.json", measured)
+    assert bench.here()["cpu, here"]["rows"] == measured["rows"]
+    assert not bench.here().keys() & bench.committed().keys()
+
+
+def test_the_largest_product_in_short(measured):
+    assert "64x64x64 on bits took" in bench.in_short(measured)

@@ -177,7 +177,7 @@ def test_an_interruption_leaves_nothing(folder, monkeypatch):
 
 def test_two_processes_that_fetch_at_once(folder):
     def answer_late(handler, file):
-        meet.wait(10)  # both ask for each file before either gets it
+        meet.wait(300)  # both ask for each file before either gets it
         send_good(handler, file)
 
     meet = threading.Barrier(2)
@@ -186,7 +186,7 @@ def test_two_processes_that_fetch_at_once(folder):
             "d = data.load('mnist'); print(d.source, d.sha256)", urls={"mnist": [address]}
         )
         both = [subprocess.Popen(command, **PIPES) for _ in range(2)]
-        said = [process.communicate(timeout=30)[0] for process in both]
+        said = [process.communicate(timeout=600)[0] for process in both]
     assert sorted(asked) == sorted(2 * list(CONTENTS["mnist"]))
     dataset = data.load("mnist")
     assert said == [f"download {dataset.sha256}\n"] * 2
@@ -199,13 +199,13 @@ def test_a_killed_process_leaves_no_final_name(folder):
         send_half(handler, file)
         handler.wfile.flush()
         reached.set()
-        stop.wait(20)
+        stop.wait(300)
 
     reached, stop = threading.Event(), threading.Event()
     with serve(stall) as (address, _):
         command = child_command("data.load('mnist')", urls={"mnist": [address]})
         process = subprocess.Popen(command, **PIPES)
-        assert reached.wait(20)
+        assert reached.wait(300)
         process.kill()
         process.communicate()
         stop.set()

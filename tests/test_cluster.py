@@ -127,7 +127,7 @@ def test_what_is_finished_is_not_repeated_and_a_second_copy_is_ignored(here, alo
         runs.read_record(runs.fresh_path(TINY, "cpu", 0))["provenance"]["data"],
         runs.fresh_path(TINY, "cpu", 0),
     )
-    with overview.Overview(here, [task.name]) as view:
+    with cluster.watched(here, [task.name]) as view:
         assert cluster._collect(here, {again: task}, view) == []
     assert {path: path.read_bytes() for path in runs.FRESH.glob("*/*")} == before
 
@@ -198,7 +198,7 @@ def test_a_late_worker_that_differs_is_sent_away(apart, alone, capsys):
     task = cluster.Task(TINY, "smoke", 0, agreed["mnist data"], path)
     asked = (TINY, "smoke", 0, 1, (TINY,), agreed, "make test")
     future = apart.submit(cluster._train, *asked, workers=[late], allow_other_workers=True)
-    with overview.Overview(apart, [task.name]) as view:
+    with cluster.watched(apart, [task.name]) as view:
         assert cluster._collect(apart, {future: task}, view) == []
     assert_as_alone(alone, [(TINY, 0)])
     error = capsys.readouterr().err
@@ -300,7 +300,7 @@ def test_what_a_killed_worker_did_is_not_lost_where_the_folder_is_shared(here, h
 def test_a_run_that_kills_its_workers_fails(here, home, capsys):
     here.cluster.scheduler.allowed_failures = 0
     task = cluster.Task(TINY, "smoke", 9, "", home / "nothing.json")
-    with overview.Overview(here, [task.name]) as view:
+    with cluster.watched(here, [task.name]) as view:
         assert cluster._collect(here, {here.submit(os._exit, 1): task}, view) == [task.name]
     assert "mnist-theano seed 9 failed: its worker died, 1 times" in capsys.readouterr().err
 

@@ -287,3 +287,18 @@ def test_a_damaged_or_missing_run_is_named(spoiled, folders, fill, capsys):
     assert compare.main([]) == 1
     err = capsys.readouterr().err
     assert "cpu-seed0" in err and len(err.splitlines()) == 1
+
+
+def test_yours_is_only_what_was_made_here(folders, fill):
+    """Committed runs and times that a page shows again are not; what is counted anew is."""
+    mine, committed = folders
+    shown = [measured("xnor_over_cublas", 5.0), measured("swar", 16 / 3, device=None)]
+    made = records("mnist-theano", [1.4])
+    fill(committed, made, ["mnist_theano"], shown)
+    fill(mine, made, ["mnist_theano"], shown)
+    assert {row.claim.id for row in findings.own_rows(mine, committed) if row.entry} == {"swar"}
+    anew = [measured("xnor_over_cublas", 5.1), shown[1]]
+    fill(mine, records("mnist-theano", [1.4], seconds=2.0), ["mnist_theano"], anew)
+    own = {row.claim.id: row for row in findings.own_rows(mine, committed) if row.entry}
+    assert own.keys() == {"swar", "mnist_theano", "xnor_over_cublas"}
+    assert own["xnor_over_cublas"].value == 5.1

@@ -29,7 +29,7 @@ numba, binding, cpu, processor, xnor_product = map(
 
 WIDE = processor.path() in ("avx512", "avx2")  # elsewhere other loops are made
 LEAST, MOST = -(2**31), 2**31 - 1
-SECONDS = 120  # after which a process hangs
+SECONDS = 300  # after which a process hangs
 
 
 @pytest.fixture(

@@ -1,4 +1,4 @@
-"""Compiled kernels are kept under a name that every source of theirs goes into."""
+"""Compiled kernels are kept under a name that every source of theirs goes into, or not at all."""
 
 import os
 import re
@@ -7,46 +7,74 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bnnlib import ROOT
+from bnnlib.kernels import cache_folder
 
 SHOW = "import bnnlib.kernels, os; print(os.environ['NUMBA_CACHE_DIR'])"
+# A package of two kernels, the one calling the other
+KERNELS = {
+    "two": "from numba import njit\n\n\n@njit\ndef two():\n    return 2\n",
+    "twice": """from numba import njit
+from bnnlib.kernels.two import two
 
 
-def folder(package: Path, before: str = "", **environment: str) -> Path:
-    """The cache folder in a new process that imports the package of this folder."""
+@njit(cache=True)
+def twice(x):
+    return two() * x
+""",
+}
+TWICE = "from bnnlib.kernels.twice import twice; print(twice(21))"
+
+
+def python(code: str, package: Path, **environment: str | None) -> str:
+    """What `code` prints in a new process that imports the package of this folder."""
     variables = {**os.environ, "PYTHONPATH": str(package), **environment}
-    command = [sys.executable, "-c", before + SHOW]
-    done = subprocess.run(
-        command, cwd=package, env=variables, check=True, capture_output=True, text=True
-    )
-    return Path(done.stdout.strip())
+    variables = {name: value for name, value in variables.items() if value is not None}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd="/", env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
-def test_the_name_follows_from_the_sources(tmp_path):
-    (tmp_path / "bnnlib").mkdir()
-    (tmp_path / "bnnlib" / "__init__.py").touch()
-    copied = tmp_path / "bnnlib" / "kernels"
-    shutil.copytree(ROOT / "bnnlib" / "kernels", copied, ignore=lambda *_: ["__pycache__"])
-    first = folder(tmp_path)
+def folder(package: Path, before: str = "", **environment: str | None) -> Path:
+    """The cache folder in a new process that imports the package of this folder."""
+    return Path(python(before + SHOW, package, **environment))
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """A package that keeps its kernels as ours does, which are compiled in no time."""
+    kernels = tmp_path / "small" / "bnnlib" / "kernels"
+    kernels.mkdir(parents=True)
+    (kernels.parent / "__init__.py").touch()
+    for name in ("__init__", "cache_folder"):
+        shutil.copy(ROOT / "bnnlib" / "kernels" / f"{name}.py", kernels)
+    for name, source in KERNELS.items():
+        (kernels / f"{name}.py").write_text(source)
+    return tmp_path / "small"
+
+
+def test_the_name_follows_from_the_sources_also_of_folders_below(small):
+    own = small / "bnnlib" / "kernels"
+    first = folder(small, NUMBA_CACHE_DIR=None)
     assert re.fullmatch(r"bnnlib-[0-9a-f]{16}", first.name)
-    assert folder(tmp_path) == first
-    with (copied / "threads.py").open("a") as file:
+    assert first.parent == own / "__pycache__"
+    assert folder(small, NUMBA_CACHE_DIR=None) == first
+    with (own / "two.py").open("a") as file:
         file.write("# changed\n")
-    assert folder(tmp_path).name != first.name
+    second = folder(small, NUMBA_CACHE_DIR=None)
+    (own / "below").mkdir()
+    (own / "below" / "more.py").write_text("# more")
+    assert len({first, second, folder(small, NUMBA_CACHE_DIR=None)}) == 3
 
 
-def test_a_users_own_folder_holds_it_and_a_child_process_has_the_same(tmp_path):
-    mine = folder(ROOT, NUMBA_CACHE_DIR=str(tmp_path))
-    assert mine.parent == tmp_path
+@pytest.mark.parametrize("name", ["mine", "bnnlib-alice"])
+def test_a_users_own_folder_holds_it_and_a_child_process_has_the_same(name, tmp_path):
+    mine = folder(ROOT, NUMBA_CACHE_DIR=str(tmp_path / name))
+    assert mine.parent == tmp_path / name
     assert folder(ROOT, NUMBA_CACHE_DIR=str(mine)) == mine
-
-
-def test_numba_takes_it_even_if_it_was_imported_before():
-    shown = "import numba; import bnnlib.kernels; print(numba.core.config.CACHE_DIR);"
-    command = [sys.executable, "-c", shown + SHOW]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    of_numba, of_ours = done.stdout.split()
-    assert of_numba == of_ours
 
 
 SETTINGS = """
@@ -71,3 +99,55 @@ def test_somebody_else_s_settings_of_numba_stay(tmp_path):
     assert done.returncode == 0, done.stderr
     layer, cache = done.stdout.split()
     assert layer == "workqueue" and Path(cache).parent == tmp_path
+
+
+def test_numba_takes_it_even_if_it_was_imported_before_and_keeps_its_other_settings():
+    before = "import numba; numba.config.THREADING_LAYER = 'workqueue'; import bnnlib.kernels;"
+    before += "print(numba.core.config.CACHE_DIR, numba.config.THREADING_LAYER);"
+    of_numba, layer, of_ours = python(before + SHOW, ROOT).split()
+    assert of_numba == of_ours and layer == "workqueue"
+
+
+def test_a_folder_that_others_may_write_is_not_used(tmp_path):
+    name = f"bnnlib-{cache_folder._state()}"
+    planted = tmp_path / "shared" / name
+    planted.mkdir(parents=True)
+    planted.chmod(0o777)
+    assert folder(ROOT, NUMBA_CACHE_DIR=str(planted.parent)) != planted
+    planted.chmod(0o755)
+    assert folder(ROOT, NUMBA_CACHE_DIR=str(planted.parent)) == planted
+
+
+@pytest.mark.parametrize("given", [None, "/proc/none"])
+def test_changed_sources_are_compiled_anew_where_the_package_cannot_be_written(
+    given, small, tmp_path
+):
+    """Numba, left alone, would keep them where the name does not follow from the sources."""
+    home = {"NUMBA_CACHE_DIR": given, "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""}
+    kernels = small / "bnnlib" / "kernels"
+    (kernels / "__pycache__").touch()  # so that it can't be a folder, not even for root
+    assert python(TWICE, small, **home) == "42"
+    assert list((tmp_path / "home" / ".cache" / "bnnlib").glob("bnnlib-*/*/*.nbi"))
+    (kernels / "two.py").write_text(KERNELS["two"].replace("return 2", "return 3"))
+    assert python(TWICE, small, **home) == "63"
+
+
+def test_without_any_folder_of_its_own_a_private_one_is_used_and_removed(small, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    home = {"HOME": "/proc/none", "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": ""}
+    home |= {"NUMBA_CACHE_DIR": None}
+    (small / "bnnlib" / "kernels" / "__pycache__").touch()
+    shown = f"{SHOW}; print(oct(os.stat(os.environ['NUMBA_CACHE_DIR']).st_mode)); {TWICE}"
+    place, mode, value = python(shown, small, **home).split()
+    assert Path(place).parent == tmp_path / "tmp" and mode == "0o40700" and value == "42"
+    assert not Path(place).exists()
+
+
+def test_where_nothing_can_be_written_one_sentence_names_the_variable(small, monkeypatch):
+    def nowhere(**_):
+        raise FileNotFoundError("No usable temporary directory")
+
+    monkeypatch.setattr(cache_folder.tempfile, "mkdtemp", nowhere)
+    monkeypatch.setattr(cache_folder, "_is_usable", lambda _: False)
+    with pytest.raises(OSError, match="NUMBA_CACHE_DIR"):
+        cache_folder._first_usable("", "bnnlib-0")

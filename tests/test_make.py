@@ -126,3 +126,33 @@ def test_ci_calls_make_test_with_a_browser_and_nothing_else():
     assert commands[-1] == "make test"
     assert shutil.which("make") and os.access(ROOT / ".ci" / "run", os.X_OK)
     assert "make test" in Path(ROOT / "README.md").read_text()
+
+
+def test_what_a_reader_adds_reaches_jupyterlab():
+    added = "--allow-root --no-browser --port 9999"
+    assert make("-n", "lab", f"LAB_ARGS={added}").stdout.rstrip().endswith(f"ipynb {added}")
+    assert "LAB_ARGS" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("plan", ["quick", "full"])
+def test_the_plan_of_timing_is_handed_on(plan):
+    assert f'--bench "{plan}"' in make("-n", "reproduce", f"BENCH={plan}").stdout
+
+
+def test_without_a_home_programs_get_one_in_build():
+    database = make("-pn", "help", HOME="").stdout
+    assert f"HOME := {ROOT}/build/home" in database
+
+
+def test_a_clone_that_turns_line_ends_still_runs_the_scripts(tmp_path):
+    """As Git for Windows does it, and as a shared folder then shows it to Linux."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    (here / ".ci").mkdir(parents=True)
+    for name in (".gitattributes", ".ci/run", "Makefile", "environment.yml"):
+        shutil.copy(ROOT / name, here / name)
+    identity = ["-c", "user.name=n", "-c", "user.email=e@invalid"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=here, check=True)
+    subprocess.run(["git", "clone", "-q", "-c", "core.autocrlf=true", here, there], check=True)
+    for name in (".ci/run", "Makefile", "environment.yml"):
+        assert (there / name).read_bytes() == (ROOT / name).read_bytes()

@@ -1,4 +1,4 @@
-"""What a cluster trains beforehand is what the notebooks ask for."""
+"""What is trained beforehand is what the notebooks ask for."""
 
 import matplotlib
 import nbformat
@@ -64,3 +64,9 @@ def test_the_most_seeds_that_any_notebook_wants_come_in_the_order_of_value():
     assert [s for r, s in pairs if r.name == "mnist-theano"] == [0, 1]
     assert [s for _, s in pairs] == sorted(s for _, s in pairs)
     assert not any(r.name.startswith("gradients") for r, _ in pairs)
+
+
+def test_a_changed_recipe_is_left_to_its_notebook():
+    values = {"04_mnist": {"seeds": 1, "torch7_seeds": 1}}
+    assert needed.needed("quick", values, {"seeds"}) == needed.needed("quick", values)
+    assert needed.needed("quick", values, {"seeds", "epochs"}) == []

@@ -15,7 +15,8 @@ from torch import Generator
 
 from bnnlib import ROOT, parallel, runs, train
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+TORCHRUN += ("--local-addr", "127.0.0.1", "--nproc-per-node")
 TRAINING = (TINY.name, "--profile", "smoke")
 
 

@@ -19,7 +19,7 @@ numba = pytest.importorskip("numba")
 from bnnlib import ROOT  # noqa: E402
 from bnnlib.kernels.threads import in_parts  # noqa: E402
 
-SECONDS = 60  # after which a thread or process counts as stuck
+SECONDS = 300  # after which a thread or process counts as stuck
 SLEEP = 0.05  # long after a helper has gone to sleep
 
 

@@ -7,6 +7,8 @@ import test_results
 from tampering import fails, noticed, tampered
 from test_results import METRICS, RECORDS, RESULTS
 
+from bnnlib import models, runs
+
 SAMPLE = RECORDS[::80]
 
 
@@ -30,3 +32,13 @@ def test_a_page_that_names_a_missing_record_is_noticed(monkeypatch):
     assert named and not fails(check, named[0])
     monkeypatch.setattr(test_results, "RECORDS", [])
     assert all(fails(check, page) for page in named)
+
+
+def test_a_path_may_be_a_string(tmp_path):
+    record = {"schema": runs.SCHEMA}
+    runs.write_record(str(tmp_path / "record.json"), record)
+    assert runs.read_record(str(tmp_path / "record.json"))["schema"] == runs.SCHEMA
+    (tmp_path / "broken").write_text("no network")
+    for read, kind in ((runs.read_record, "run record"), (models.load_network, "network file")):
+        with pytest.raises(ValueError, match=f"broken .*is no intact {kind}"):
+            read(str(tmp_path / "broken"))

@@ -155,6 +155,7 @@ def test_failure_is_named_and_kept_while_the_good_page_stays_and_others_are_up_t
         (("reproduce", "--only", "04", "-p", "retrain", "2"), "retrain takes a value like False"),
         (("reproduce", "--only", "77"), "no notebook has the number '77'"),
         (("render", "--profile", "quik"), "unknown profile 'quik'"),
+        (("reproduce", "--only", "04", "-p", "seeds", "0"), "at least 1 for seeds, got 0"),
         (("results", "--profile", "smoke"), "smoke profile"),
         (("results", "--profile", "quick"), "clean tree"),
     ],
@@ -165,6 +166,69 @@ def test_bad_input_ends_in_one_sentence(arguments, sentence, monkeypatch, capsys
     shown = capsys.readouterr()
     assert sentence in shown.err and len(shown.err.strip().splitlines()) == 1
     assert not shown.out
+
+
+def test_what_git_says_is_handed_on(tmp_path, monkeypatch, capsys):
+    """It refuses the folder of another user, or is not there at all."""
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    monkeypatch.setenv("PATH", str(bin_folder))
+    runs.commit.cache_clear()
+    asked = {"results": tmp_path, "committed": True, "profile": "quick"}
+    monkeypatch.setattr(reproduce.Making, "__init__", lambda self, _: vars(self).update(asked))
+    assert reproduce.main(["results"]) == 1
+    assert "git is not installed" in capsys.readouterr().err
+    git = bin_folder / "git"
+    refusal = "fatal: detected dubious ownership in repository"
+    git.write_text(f"#!/bin/sh\necho '{refusal}' >&2\nexit 128\n")
+    git.chmod(0o755)
+    runs.commit.cache_clear()
+    assert reproduce.main(["results"]) == 1
+    told = capsys.readouterr().err
+    assert "dubious ownership" in told and len(told.splitlines()) == 1
+    runs.commit.cache_clear()
+
+
+def test_what_a_terminal_cannot_show_is_replaced(made):
+    """The closing table has a ±, the pages' list a ·."""
+    making = call(made, "--only", "01", PYTHONIOENCODING="ascii")
+    stdout, said = end(making)
+    assert said.startswith("exit status 0\n") and "01 ? Is it so?" in stdout, said
+
+
+def test_without_a_home_jupyter_gets_one():
+    """A user without a name has none, not even in the list of users."""
+    code = "import os, pwd; del os.environ['HOME']\ndef unknown(_): raise KeyError\n"
+    code += "pwd.getpwuid = unknown\nfrom tools import pages; from pathlib import Path\n"
+    code += "from jupyter_core.paths import get_home_dir; print(get_home_dir(), Path.home())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == 2 * [str(ROOT / "build" / "home")], done.stderr
+
+
+def test_notebooks_find_their_runs_made_and_kernels_are_timed_once(tmp_path, monkeypatch, capsys):
+    """The stages before the notebooks, with what they would start."""
+    making = reproduce.Making(reproduce.options(["reproduce", "--bench", "full"]))
+    making.staged, asked = tmp_path, []
+    trained = lambda pairs, *rest: asked.append((pairs, rest)) or ["mnist-theano seed 0: no"]  # noqa: E731
+    monkeypatch.setattr(reproduce.side_by_side, "work_through", trained)
+    reproduce.train_first(making)
+    pairs, (profile, _, command, real) = asked.pop()
+    assert (profile, command, real) == ("quick", "make reproduce PROFILE=quick", [])
+    assert {recipe.name for recipe, _ in pairs} >= {"mnist-theano", "gaps-cifar10-zca"}
+    assert "mnist-theano seed 0: no" in capsys.readouterr().err
+    monkeypatch.setattr(
+        reproduce.subprocess,
+        "run",
+        lambda command, **_: asked.append(command) or SimpleNamespace(returncode=0),
+    )
+    monkeypatch.setattr(reproduce, "BUILD", ROOT / "build")
+    reproduce.time_kernels(making)
+    (command,) = asked
+    assert command[2:5] == ["bnnlib.bench", "--plan", "full"]
+    assert command[-1].startswith(str(tmp_path / "bench" / "kernels-"))
+    for target in (["render", "--only", "04"], ["reproduce", "--only", "04"], ["results"]):
+        reproduce.time_kernels(reproduce.Making(reproduce.options(target)))
+    assert len(asked) == 1
 
 
 def test_results_that_cannot_be_written_are_refused_at_once(tmp_path, monkeypatch, capsys):
@@ -228,6 +292,16 @@ def test_a_terminal_shows_where_a_notebook_is_and_ends_with_the_same_lines(made)
     assert "03_talks 00:" in text and ", halfway there" in text
     last = next(row for row in text.splitlines() if "GB" in row).rpartition("\r")[2]
     assert last.startswith("  03_talks   ") and "halfway" not in last
+
+
+def test_a_kernel_that_ends_says_nothing(made):
+    """Under load ipykernel's shutdown prints a traceback; what is registered here stands for it."""
+    noise = "import atexit, os; atexit.register(os.write, 2, b'Traceback: ZMQError')"
+    write(made, "03_ends", noise)
+    stdout, said = end(call(made, "--only", "03"))
+    for path in made.rglob("03_ends.*"):
+        path.unlink()
+    assert said.startswith("exit status 0\n") and said.endswith("--- stderr\n"), said
 
 
 def test_interrupt_leaves_no_kernel(made):

@@ -267,6 +267,24 @@ def test_when_the_time_is_up_nothing_more_is_measured(fresh, short, capsys, monk
     assert capsys.readouterr().out.endswith("left: gradients-baseline seed 0\n")
 
 
+@pytest.mark.parametrize(
+    ("checkpoints_kept", "told"),
+    [(False, "begins anew, it had no checkpoint"), (True, "goes on after 0 steps of epoch 2")],
+)
+def test_an_interrupt_says_what_is_true(checkpoints_kept, told, fresh, monkeypatch, capsys):
+    real = fit._end_epoch
+
+    def interrupted(*arguments):
+        real(*arguments)
+        if checkpoints_kept:
+            monkeypatch.setattr(checkpoints, "done", lambda _: (1, 0))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "_end_epoch", interrupted)
+    assert train.main([SMOKE.name, "--profile", "smoke"]) == 130
+    assert told in capsys.readouterr().err
+
+
 def test_what_an_interrupted_run_has_done_is_not_counted_again(fresh, short, capsys, monkeypatch):
     """20 steps of a minute each, 14 of them done; evaluation is free, and there are 8 minutes."""
     monkeypatch.setattr(estimate, "pace", lambda *_: (60.0, 0.0))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from bnnlib import recipes, runs
+from bnnlib.files import print_anywhere
 from bnnlib.train import network_name
 from tools import site
 from tools.files import replace_all
@@ -115,4 +116,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    print_anywhere()
     sys.exit(main())

@@ -15,6 +15,7 @@ from statistics import fmean
 
 from bnnlib import ROOT, recipes
 from bnnlib.claims import claims
+from bnnlib.files import print_anywhere
 from bnnlib.outcomes import spread
 from tools import findings, noise, site, summary
 from tools.findings import COPIED, DIFFERS, NOISE, NOT_NOISE, SAME, Pair, Results
@@ -158,4 +159,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    print_anywhere()
     sys.exit(main())

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from bnnlib import runs
-from bnnlib.claims import TRAINING, TWO_GROUPS, Claim
+from bnnlib.claims import SPEED, TRAINING, TWO_GROUPS, Claim, claims
 from bnnlib.verdicts import STAND_IN
 from tools import noise, summary
 from tools.noise import Spread
@@ -176,3 +176,24 @@ def similar(group: Runs, sides: Pair) -> Spread | None:
 
 def _kind(run: dict) -> tuple[str, str]:
     return run["recipe"]["dataset"], run["profile"]
+
+
+def own_rows(folder: Path, committed: Path) -> list[Row]:
+    """Every claim with the most faithful value that was made for this folder, if there is one.
+
+    What shows committed runs, or committed times, again is none.
+    """
+    here, there = Results(folder, ""), Results(committed, "")
+    digests = {run["digest"] for run in there.runs.values()}
+    mine, theirs = summary.load(folder), summary.load(committed)
+    rows = []
+    for claim in claims().values():
+        times = [row.entry["values"] for row in summary.measured(claim, theirs)]
+        own = [
+            row
+            for row in summary.measured(claim, mine)
+            if not digests & {run["digest"] for run in here.behind(row).values()}
+            and not (claim.category == SPEED and row.entry["values"] in times)
+        ]
+        rows.append(own[0] if own else Row(claim))
+    return rows

@@ -1,4 +1,6 @@
-"""The runs that the notebooks train, for a cluster to train them beforehand."""
+"""The runs that the notebooks ask for, so that they can be trained before and side by side."""
+
+from collections.abc import Iterable
 
 from bnnlib import recipes, train
 from bnnlib.recipe import Recipe
@@ -32,13 +34,18 @@ SEEDS = {
 }
 
 
-def needed(profile: str, values: dict[str, dict]) -> list[tuple[Recipe, int]]:
+def needed(
+    profile: str, values: dict[str, dict], changed: Iterable[str] = ()
+) -> list[tuple[Recipe, int]]:
     """Each recipe at the profile with each seed that a notebook wants, the most valuable first.
 
-    values: all parameters of the notebooks to be executed, by the notebook's name.
+    values: all parameters of the notebooks to be executed, by the notebook's name. changed: those
+    that a reader has set; where one is no number of seeds the recipes are not the named ones.
     """
     counts: dict[str, int] = {}
     for notebook, given in values.items():
+        if not set(changed) <= SEEDS.get(notebook, {}).keys():
+            continue
         for parameter, group in SEEDS.get(notebook, {}).items():
             wanted = given.get(parameter, 1)
             for recipe in group:

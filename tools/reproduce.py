@@ -14,16 +14,21 @@ import time
 from pathlib import Path
 
 import nbformat
+import torch
 
-from bnnlib import ROOT, data, runs, train
+from bnnlib import ROOT, bench, data, runs, side_by_side, train
+from bnnlib.files import print_anywhere
+from bnnlib.recipe import Recipe
 from tools import costs, needed, run_notebooks, scale, site, summary
 from tools.collect import collect, superseded
 from tools.files import only_one, replace_all, require_writable
+from tools.findings import own_rows
 from tools.pages import minutes, title
 from tools.run_notebooks import BUILD, NOTEBOOKS, Outcome
 
 README = ROOT / "README.md"
 BENCHMARKS = ROOT / "results" / "bench"
+KERNELS = "09_kernels"  # the notebook that shows what was timed
 DATASETS = ("mnist", "cifar10")  # what the notebooks read, by the names of bnnlib.data
 
 
@@ -34,8 +39,10 @@ class Making:
         self.retrain = options.target != "render"
         self.profile = options.profile
         self.cluster = options.cluster
+        self.changed = options.parameters.keys()
         self.forced = bool(options.only) or not self.retrain  # without regard to stamps
         self.committed = options.target == "results"
+        self.bench = options.bench
         self.real_data: list[str] = []  # the sets that were found, set by main
         self.results = site.COMMITTED if self.committed else site.COMMITTED / "local"
         self.staged = BUILD / "staged" / self.results.name
@@ -55,17 +62,36 @@ class Making:
             return
         if self.profile == "smoke":
             raise ValueError("the smoke profile is for tests: nothing of it is committed")
+        if runs.commit()[0] == "unknown":
+            raise ValueError(f"make results names the sources' commit: {runs.why_no_commit()}")
         if runs.commit()[1]:
             raise ValueError("make results needs a clean tree: commit the sources first")
         summary.replace_block(README.read_text("utf-8"), "")
 
+    def pairs(self) -> list[tuple[Recipe, int]]:
+        """The recipes at this profile, each with a seed, that outdated notebooks ask for."""
+        values = {
+            path.stem: run_notebooks.defaults_of(path) | given
+            for path, given in self.values.items()
+            if not self.is_up_to_date(path)
+        }
+        return needed.needed(self.profile, values, self.changed)
+
+    def stamp(self, notebook: Path) -> Path:
+        """The file with the `key` that a notebook was last executed with."""
+        return BUILD / "stamps" / self.results.name / self.profile / notebook.stem
+
+    def is_up_to_date(self, notebook: Path) -> bool:
+        """Whether its page is there and rests on what is there now."""
+        stamp, executed = self.stamp(notebook), self.results / self.profile / notebook.name
+        there = not self.forced and executed.exists() and stamp.exists()
+        return there and stamp.read_text() == self.key(notebook)
+
     def make(self, notebook: Path) -> Outcome | None:
         """Execute one notebook and put what it left in place; None if that is up to date."""
-        stamp = BUILD / "stamps" / self.results.name / self.profile / notebook.stem
-        executed = self.results / self.profile / notebook.name
-        key = self.key(notebook)
-        if not self.forced and executed.exists() and stamp.exists() and stamp.read_text() == key:
+        if self.is_up_to_date(notebook):
             return None
+        stamp, key = self.stamp(notebook), self.key(notebook)
         stamp.unlink(missing_ok=True)
         self.clear(notebook.stem)
         outcome = run_notebooks.execute(
@@ -101,7 +127,8 @@ class Making:
         records = sorted(runs.COMMITTED.glob("*/*/*.json"))
         files += [p for p in records if not (self.committed and p.parent.name == self.profile)]
         files += sorted(BENCHMARKS.glob("*.json"))
-        digest = hashlib.sha256(json.dumps([self.values[notebook], self.real_data]).encode())
+        told = [self.values[notebook], self.real_data, self.bench]
+        digest = hashlib.sha256(json.dumps(told).encode())
         for path in files:
             digest.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
         return digest.hexdigest()
@@ -125,6 +152,9 @@ class Making:
         contents = {
             self.results / path.relative_to(self.staged): path.read_bytes() for path in files
         }
+        if name == KERNELS:
+            for path in self.staged.glob("bench/*.json"):
+                contents[self.results / "bench" / path.name] = path.read_bytes()
         for path in files:
             if path.parent.name == "metrics":
                 metrics = json.loads(path.read_bytes())
@@ -152,17 +182,47 @@ def fetch_data(needed: bool) -> list[str]:
     return [line.split(":")[0] for line in fetched.stdout.splitlines()]
 
 
-def train_on_cluster(making: Making) -> None:
-    """Train there what the notebooks would train here, one run after another; they then find it.
+def train_first(making: Making) -> None:
+    """Train what the notebooks ask for, side by side; they then find it.
 
-    What fails there they try again, and say why.
+    What fails they try again, and say why. A changed recipe is trained by its notebook.
     """
+    pairs = making.pairs()
+    if making.cluster:
+        return train_on_cluster(making, pairs)
+    started, cores = time.monotonic(), torch.get_num_threads()
+    with run_notebooks.peak_memory() as peak:
+        failures = side_by_side.work_through(
+            pairs, making.profile, cores, making.command, making.real_data
+        )
+    for failure in failures:
+        print(f"  {failure}", file=sys.stderr)
+    if peak[0]:
+        took = minutes(time.monotonic() - started)
+        print(f"  {'training':<22}{took:<14}{peak[0] / 1e9:.1f} GB", flush=True)
+
+
+def time_kernels(making: Making) -> None:
+    """Time the kernels on this machine, for their page; committed times are made on their own."""
+    outdated = [path.stem for path in making.values if not making.is_up_to_date(path)]
+    if making.committed or making.profile == "smoke" or KERNELS not in outdated:
+        return
+    started, log = time.monotonic(), BUILD / "logs" / making.profile / "bench.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    made = making.staged / "bench" / f"kernels-{bench.kind(train.default_device())}.json"
+    command = [sys.executable, "-m", "bnnlib.bench", "--plan", making.bench, "--out", str(made)]
+    with run_notebooks.peak_memory() as peak, log.open("w") as file:
+        timed = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
+    if timed.returncode:
+        raise RuntimeError(f"The kernels could not be timed: read {log.relative_to(ROOT)}.")
+    took = minutes(time.monotonic() - started)
+    print(f"  {'timing the kernels':<22}{took:<14}{peak[0] / 1e9:.1f} GB", flush=True)
+
+
+def train_on_cluster(making: Making, pairs: list[tuple[Recipe, int]]) -> None:
+    """Train there, one run after another."""
     from bnnlib import cluster  # with Dask, which nothing else needs
 
-    values = {
-        path.stem: run_notebooks.defaults_of(path) | given for path, given in making.values.items()
-    }
-    pairs = needed.needed(making.profile, values)
     try:
         with cluster.connect(making.cluster) as client:
             cluster.work_through(client, pairs, making.profile, device=train.default_device())
@@ -197,15 +257,16 @@ def sum_up(making: Making) -> None:
         for path in superseded(making.results / "models"):
             path.unlink()
     site.build(making.results)
-    mine, committed = (
-        summary.rows(summary.load(folder)) for folder in (making.results, site.COMMITTED)
-    )
+    committed = summary.rows(summary.load(site.COMMITTED))
+    mine = committed if making.committed else own_rows(making.results, site.COMMITTED)
     if making.committed:
         text = summary.replace_block(README.read_text("utf-8"), summary.as_markdown(mine))
         page = scale.updated(scale.PAGE.read_text("utf-8"))
         replace_all({README: text.encode(), scale.PAGE: page.encode()})
     print(f"\n{summary.as_text(mine, committed)}\n")
     print("\n".join(summary.tally(mine)), end="\n\n")
+    for path in sorted((making.results / "bench").glob("kernels-cpu*.json")):
+        print(f"Kernels here, {bench.in_short(runs.read_record(path))}.\n")
     print(what_to_open(making))
 
 
@@ -240,6 +301,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--only", default="", metavar="NUMBER", help="one notebook, such as 04")
     parser.add_argument("--cluster", default="", metavar="ADDRESS", help="where to train first")
+    parser.add_argument("--bench", choices=("quick", "full"), default="quick", help="what to time")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parsed = parser.parse_args(arguments)
     if parsed.target == "results" and parsed.p:
@@ -266,8 +328,9 @@ def main(arguments: list[str] | None = None) -> int:
             if making.profile != "smoke":
                 making.real_data = fetch_data(needed=making.committed)
             print(f"{making.command}, into {making.results.relative_to(ROOT)}/", flush=True)
-            if making.cluster:
-                train_on_cluster(making)
+            if making.retrain:
+                train_first(making)
+                time_kernels(making)
             failures = make_all(making)
             sum_up(making)
         return report_failures(making, failures)
@@ -281,11 +344,16 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+        print(
+            "\nInterrupted. The same command goes on: what is finished stays, and a run that had a "
+            "checkpoint goes on from it.",
+            file=sys.stderr,
+        )
         return 130
     return 1
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupt)
+    print_anywhere()
     sys.exit(main())

@@ -76,7 +76,10 @@ def parameters(notebook: Path, profile: str, retrain: bool, extra: dict | None =
             raise ValueError(
                 f"{notebook.stem} has no parameter {name!r}: it has {', '.join(defaults)}"
             )
-    return {name: _typed(name, value, defaults[name]) for name, value in given.items()}
+    values = {name: _typed(name, value, defaults[name]) for name, value in given.items()}
+    if values.get("seeds", 1) < 1:
+        raise ValueError(f"{notebook.stem} takes at least 1 for seeds, got {values['seeds']}")
+    return values
 
 
 def check_profile_file(profile: str, folder: Path = NOTEBOOKS) -> None:
@@ -152,7 +155,7 @@ def execute(
     for path in (running, failed, log):
         path.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with _environment(command, results), _peak_memory() as peak, log.open("w") as stdout:
+    with _environment(command, results), peak_memory() as peak, log.open("w") as stdout:
         with Status(notebook.stem, stdout, expected) as status:
             error = _run(notebook, values, running, status)
     outcome = Outcome(notebook.stem, time.monotonic() - started, peak[0] / 1e9, error)
@@ -183,7 +186,9 @@ def _run(notebook: Path, values: dict, output: Path, status: Status) -> str:
             iopub_timeout=PATIENCE,
             on_notebook_start=status.begin,
             on_cell_start=status.begin_cell,
-            extra_arguments=["--log-level=CRITICAL"],  # it warns of its own loopback and shutdown
+            # Where other work takes all cores its threads end in the wrong order, with a traceback
+            shutdown_kernel="immediate",
+            extra_arguments=["--log-level=CRITICAL"],  # it warns of its own loopback
         )
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}".strip().split("\n")[0]
@@ -224,7 +229,7 @@ def _environment(command: str, results: str):
 
 
 @contextmanager
-def _peak_memory():
+def peak_memory():
     """A list whose only element becomes the most bytes that our children held at once."""
     peak, done = [0], threading.Event()
 
