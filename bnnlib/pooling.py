@@ -10,6 +10,12 @@ from bnnlib.traced import traced
 ROWS = 16  # of maxima: fewer are not worth a second thread
 
 
+def require_even(sides: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Raise ValueError, naming the shape that they are from, if a side of an image is odd."""
+    if any(side % 2 for side in sides):
+        raise ValueError(f"height and width must be even to be halved: {tuple(shape)}")
+
+
 class MaxPool(torch.autograd.Function):
     """x (B, C, H, W) -> 2x2 maxima (B, C, H / 2, W / 2); of equals the first has the gradient.
 
@@ -19,8 +25,7 @@ class MaxPool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        if any(size % 2 for size in x.shape[2:]):
-            raise ValueError(f"height and width must be even to be halved: {tuple(x.shape)}")
+        require_even(x.shape[2:], x.shape)
         if fused.fits(x) and x.is_contiguous(memory_format=torch.channels_last):
             out, places = _maxima(x)
         else:
