@@ -1,6 +1,7 @@
 """Networks that run on bits: packed from the first hidden layer to the last, exact to the bit.
 
-`bnnlib.folding` says what is computed and why it is the same; this module keeps it packed, between
+Bits and sums are exact; plain torch's scores may differ from these in its own rounding of the first
+layer. `bnnlib.folding` says what is computed and why; this module keeps it packed, between
 the products of `bnnlib.xnor`. Activations are words (B, words of N), or images (B, H, W, words of
 N). On the command line: python -m bnnlib.packed MODEL IMAGE...
 """

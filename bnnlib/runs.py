@@ -57,6 +57,7 @@ DETERMINING = (
     "products",
     "rounding",
     "rules",
+    "traced",
 )
 # What `dirty` looks at: everything that makes results, and nothing that they are made into.
 SOURCES = ("bnnlib", "notebooks", "tools", "Makefile", "requirements.txt")

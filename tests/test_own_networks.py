@@ -1,4 +1,4 @@
-"""The layers in somebody's own network: torch's compiler, checkpoints, autocast, optimizers, files."""
+"""The layers in somebody's own network: compiled, checkpointed, cast, optimized and saved by torch."""
 
 import copy
 import subprocess
@@ -42,7 +42,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def own_network(normalized: bool = True) -> nn.Sequential:
     """A small convolutional one, all but the first layer of which read signs."""
     torch.manual_seed(0)
-    normalization = BatchNorm if normalized else nn.Identity
+    normalization = BatchNorm if normalized else lambda _: nn.Identity()
     network = nn.Sequential(
         BinaryConv2d(4, 8, 3),
         normalization(8),
@@ -83,36 +83,35 @@ def trained(function, network: nn.Module, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.skipif(not fused.AVAILABLE, reason="without Numba there are no kernels to be traced")
 @pytest.mark.parametrize("training", [True, False])
-def test_a_compiled_network_equals_the_eager_one(training):
-    network, x = own_network(), pictures()
-    with torch.no_grad():
-        for layer in (network[3], network[8]):  # in the memory of kernels, and in torch's
-            order_for_kernels(layer)
-        network[:7](x)  # statistics
-    network.train(training)
+@pytest.mark.parametrize("normalized", [True, False])
+def test_a_compiled_network_equals_the_eager_one(normalized, training):
+    """Traced, torch's batch normalization may sum its gradients in another order; nothing else."""
+    network, x = own_network(normalized).train(training), pictures()
+    order_for_kernels(network[3])  # in the memory of kernels; the others in torch's
     other = copy.deepcopy(network)
     torch.compiler.reset()
     compiled = torch.compile(network, backend="aot_eager")
     eager, traced = trained(other, other, x), trained(compiled, network, x)
-    assert all(map(torch.equal, eager, traced))
+    assert torch.equal(eager[0], traced[0])
+    for ours, theirs in zip(traced, eager, strict=True):
+        bound = 1e-6 * theirs.abs().max().item() if normalized else 0
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=bound)
     states = zip(network.state_dict().values(), other.state_dict().values(), strict=True)
     assert all(torch.equal(*pair) for pair in states)
 
 
 @pytest.mark.skipif(not fused.AVAILABLE, reason="without Numba there are no kernels to be traced")
 def test_every_layer_is_traced_whole():
-    network = nn.Sequential(*list(own_network())[:11], own_network()[12])
-    network[11].inputs = Values.SIGNS
+    network = nn.Sequential(*list(own_network(normalized=False))[:11])
     x = pictures()
     torch.compiler.reset()
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     assert all(map(torch.equal, trained(network, network, x), trained(compiled, network, x)))
 
 
-@pytest.mark.parametrize("fan_in", [32_768])
-def test_a_compiled_layer_may_be_large_enough_for_several_threads(fan_in):
-    layer = nn.Sequential(BinaryActivation(), BinaryLinear(fan_in, 2)).eval()
-    x, threads = torch.randn(3, fan_in, generator=generator()), torch.get_num_threads()
+def test_a_compiled_layer_may_be_large_enough_for_several_threads():
+    layer = nn.Sequential(BinaryActivation(), BinaryLinear(32_768, 2)).eval()
+    x, threads = torch.randn(3, 32_768, generator=generator()), torch.get_num_threads()
     torch.compiler.reset()
     torch.set_num_threads(2)
     try:
@@ -286,8 +285,8 @@ def losses(network: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> 
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_torch_s_optimizers_train_them(make, dtype, monkeypatch):
-    network = own_network().to(dtype)
-    monkeypatch.setattr(sys.modules[__name__], "pictures", lambda: torch.randn(5, 4, 4, 4).to(dtype))
+    network, x = own_network().to(dtype), pictures().to(dtype)
+    monkeypatch.setattr(sys.modules[__name__], "pictures", lambda: x)
     before = copy.deepcopy(network.state_dict())
     found = losses(network, make(network.parameters()), 4)
     assert all(0 < loss < 100 for loss in found)
