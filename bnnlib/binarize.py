@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from bnnlib import draws, fused, parallel
+from bnnlib.traced import traced
 
 
 class Binarization(StrEnum):
@@ -26,17 +27,24 @@ class Binarization(StrEnum):
 def sign(x: Tensor) -> Tensor:
     """Deterministic binarization: +1 where x >= 0, else -1 (paper, eq. 1).
 
-    x: any shape, floating point. Returns the same shape and dtype, values in {-1, +1}. NaN gives
-    -1.
+    x: any shape, floating point. Returns the same shape, dtype and order in memory, values in
+    {-1, +1}. A NaN has no sign and stays NaN, so that nobody takes what follows for a number.
     """
     x = x.detach()
-    out = torch.empty_like(x)
-    if fused.fits(x, out):
-        from bnnlib.kernels import elementwise
+    if fused.fits(x):
+        return _sign(x)
+    signs = _plus_minus(torch.ge(x, 0, out=torch.empty_like(x)))
+    return signs.masked_fill_(x.isnan(), torch.nan)
 
-        fused.run(elementwise.sign, [fused.flat(x), fused.flat(out)])
-        return out
-    return _plus_minus(torch.ge(x, 0, out=out))
+
+@traced("(Tensor x) -> Tensor", torch.empty_like)
+def _sign(x: Tensor) -> Tensor:
+    """`sign` in one pass, of tensors that `fused` takes."""
+    from bnnlib.kernels import elementwise
+
+    out = torch.empty_like(x)
+    fused.run(elementwise.sign, [fused.flat(x), fused.flat(out)])
+    return out
 
 
 def _plus_minus(positive: Tensor) -> Tensor:
@@ -52,17 +60,15 @@ def hard_sigmoid(x: Tensor) -> Tensor:
 def sample_sign(x: Tensor, generator: Generator, batch: bool = False) -> Tensor:
     """Stochastic binarization: +1 with probability hard_sigmoid(x), else -1 (paper, eq. 2).
 
-    x: any shape, floating point. Returns the same shape and dtype, values in {-1, +1}. The uniform
-    draw lies in [0, 1), so x >= 1 always gives +1 and x <= -1 always gives -1.
+    x: any shape, floating point. Returns the same shape and dtype, values in {-1, +1}; NaN stays
+    NaN. The uniform draw lies in [0, 1), so x >= 1 always gives +1 and x <= -1 always gives -1.
     batch: x is this process's rows of a batch: the draw is its rows of the whole batch's.
+    Raises RuntimeError where torch.utils.checkpoint would make it draw anew: see `parallel.draw`.
     """
     if draws.fits(x, generator):
         return draws.signs(x.detach(), generator)
-    if batch:
-        draw = parallel.uniform(x, generator)
-    else:
-        draw = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    return _plus_minus(torch.lt(draw, hard_sigmoid(x.detach()), out=draw))
+    drawn = parallel.uniform(x, generator) if batch else parallel.draw(x.shape, x, generator)
+    return sign(drawn.sub_(hard_sigmoid(x.detach()))).neg_()  # +1 where the draw is smaller
 
 
 class StraightThrough(torch.autograd.Function):
@@ -85,24 +91,44 @@ class StraightThrough(torch.autograd.Function):
 
 def passes(real: Tensor) -> Tensor:
     """Where |real| <= 1, so that a gradient passes, as bool of the same shape and layout."""
-    out = torch.empty_like(real, dtype=torch.bool)
     if fused.fits(real):
-        from bnnlib.kernels import elementwise
+        return _passes(real)
+    return torch.le(real.abs(), 1, out=torch.empty_like(real, dtype=torch.bool))
 
-        fused.run(elementwise.passes, [fused.flat(real), fused.flat(out)])
-        return out
-    return torch.le(real.abs(), 1, out=out)
+
+def _trace_passes(real: Tensor) -> Tensor:
+    return torch.empty_like(real, dtype=torch.bool)
+
+
+@traced("(Tensor real) -> Tensor", _trace_passes)
+def _passes(real: Tensor) -> Tensor:
+    """`passes` in one pass, of tensors that `fused` takes."""
+    from bnnlib.kernels import elementwise
+
+    out = torch.empty_like(real, dtype=torch.bool)
+    fused.run(elementwise.passes, [fused.flat(real), fused.flat(out)])
+    return out
 
 
 def cancelled(grad: Tensor, passing: Tensor) -> Tensor:
     """grad where it passes (bool), else 0: the gradient of a saturated unit. One shape."""
-    if fused.fits(grad) and grad.stride() == passing.stride():
-        from bnnlib.kernels import elementwise
-
-        out = torch.empty_like(grad)
-        fused.run(elementwise.cancel, [fused.flat(grad), fused.flat(passing), fused.flat(out)])
-        return out
+    if fused.fits(grad) and not grad.requires_grad and grad.stride() == passing.stride():
+        return _cancelled(grad, passing)
     return grad * passing
+
+
+def _trace_cancelled(grad: Tensor, passing: Tensor) -> Tensor:
+    return torch.empty_like(grad)
+
+
+@traced("(Tensor grad, Tensor passing) -> Tensor", _trace_cancelled)
+def _cancelled(grad: Tensor, passing: Tensor) -> Tensor:
+    """`cancelled` in one pass, of tensors that `fused` takes."""
+    from bnnlib.kernels import elementwise
+
+    out = torch.empty_like(grad)
+    fused.run(elementwise.cancel, [fused.flat(grad), fused.flat(passing), fused.flat(out)])
+    return out
 
 
 def binarize(
@@ -121,14 +147,19 @@ def binarize(
     return StraightThrough.apply(real, generator, cancel, batch)
 
 
-_LAYOUT = {torch.float32: (torch.int32, 23), torch.float64: (torch.int64, 52)}
+_LAYOUT = {  # of each type: integers as wide, and the bits of its mantissa
+    torch.float16: (torch.int16, 10),
+    torch.bfloat16: (torch.int16, 7),
+    torch.float32: (torch.int32, 23),
+    torch.float64: (torch.int64, 52),
+}
 
 
 def ap2(x: Tensor) -> Tensor:
     r"""Nearest power of two: $\mathrm{sign}(x)\, 2^{\mathrm{round}(\log_2 |x|)}$ (NIPS, Alg. 3).
 
-    A product with it is a shift. x: any shape, float32 or float64. Returns the same shape and
-    dtype; AP2(0) = 0. Subnormal numbers and NaN have no place here: they may give 0.
+    A product with it is a shift. x: any shape, any floating point of 16 to 64 bits. Returns the
+    same shape and dtype; AP2(0) = 0. Subnormal numbers and NaN have no place here: they may give 0.
 
     In the bits of a float the exponent stands above the mantissa. Adding what carries into the
     exponent exactly from the mantissa of sqrt(2) on, then clearing the mantissa, is the rounding:

@@ -12,18 +12,24 @@ import torch
 from torch import Generator, Tensor
 
 from bnnlib import fused, parallel
+from bnnlib.traced import PLAIN
 
 AT_ONCE = 1 << 18  # words: they stay in a core's cache
 STATE_BYTES = 5056  # of torch's generator (CPUGeneratorImpl.cpp): the engine's words begin at 24
 
 
-def fits(x: Tensor, noise: Generator) -> bool:
+def fits(x: Tensor, noise: Generator | None) -> bool:
     """Whether draws for x are made here: float32 on the CPU, contiguous or channels-last.
 
-    Several processes draw for the whole batch, and each takes its rows: `parallel.uniform`.
+    Several processes draw for the whole batch, and each takes its rows: `parallel.uniform`. A
+    tracer's tensors have no numbers to compare. Raises as `parallel.require_first_pass`.
     """
+    parallel.require_first_pass(noise)
     return (
-        fused.fits(x)
+        noise is not None
+        and fused.fits(x)
+        and type(x) in PLAIN
+        and not torch.compiler.is_compiling()
         and parallel.size() == 1
         and noise.device.type == "cpu"
         and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))

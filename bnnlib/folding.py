@@ -29,7 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.binarize import sign
-from bnnlib.layers import BinaryConv2d, BinaryLinear, MaxPool2x2, ScaleInput
+from bnnlib.layer_order import BINARY, require_order
+from bnnlib.layers import MaxPool2x2, ScaleInput
 
 PIXEL = 255  # a pixel p is the integer 2 p - PIXEL, and the network reads it over PIXEL
 ALWAYS, NEVER = -(2**31), 2**31 - 1  # thresholds of constant bits; no sum of int32 reaches the last
@@ -54,16 +55,17 @@ class Block:
             reals = self._product(x, self.signs, self.bias)
         else:
             reals = self._biased(self._product(x.double(), self.signs.double()))
-        return self.normalization(F.max_pool2d(reals, 2) if self.pooled else reals)
+        return self.normalization(MaxPool2x2()(reals) if self.pooled else reals)
 
     def real(self, sums: Tensor) -> Tensor:
         """Sums (B, N), integers of any dtype -> what the network normalizes them to, float32."""
         return self.normalization(self._biased(sums))
 
     def _product(self, x: Tensor, signs: Tensor, bias: Tensor | None = None) -> Tensor:
-        if signs.dim() == 2:
-            return F.linear(x.flatten(1), signs, bias)
-        return F.conv2d(x, signs, bias, padding=1)
+        with torch.autocast(x.device.type, enabled=False):  # which would round to fewer bits
+            if signs.dim() == 2:
+                return F.linear(x.flatten(1), signs, bias)
+            return F.conv2d(x, signs, bias, padding=1)
 
     def _biased(self, sums: Tensor) -> Tensor:
         # A tensor divides; by a number, CUDA would multiply with the rounded reciprocal.
@@ -80,17 +82,21 @@ def reads_pixels(network: nn.Sequential) -> bool:
 def blocks(network: nn.Sequential) -> list[Block]:
     """The binary layers of a network as `models.build` makes it, first to last: copies, detached.
 
-    Raises ValueError for a float twin, for real activations and for values that are not finite.
+    Raises ValueError for a float twin, for real activations, for values that are not finite or not
+    of float32, and for layers in another order: a sentence that names the layer.
     """
-    kinds = {type(part) for part in network}
+    kinds = {type(part) for part in network.children()}
     if kinds & {nn.Linear, nn.Conv2d}:
         raise ValueError("a float twin cannot be packed: its weights are real numbers, not signs")
     if nn.ReLU in kinds:
         raise ValueError("a network whose activations are real (ReLU), not signs, cannot be packed")
+    require_order(network)
     for name, values in network.state_dict().items():
         if not values.isfinite().all():
             raise ValueError(f"a network cannot be packed where {name} is not finite")
-    layers = [i for i, part in enumerate(network) if isinstance(part, BinaryLinear | BinaryConv2d)]
+        if values.dtype != torch.float32:
+            raise ValueError(f"a network is packed from float32, but {name} is {values.dtype}")
+    layers = [i for i, part in enumerate(network) if isinstance(part, BINARY)]
     first = PIXEL if reads_pixels(network) else None
     return [_block(network[i:], first if i == layers[0] else 1) for i in layers]
 
@@ -99,8 +105,8 @@ def _block(parts: nn.Sequential, divisor: int | None) -> Block:
     """The first of `parts`, with what follows it."""
     layer, pooled = parts[0], isinstance(parts[1], MaxPool2x2)
     normalization = deepcopy(parts[2 if pooled else 1]).eval().requires_grad_(False)
-    bias = layer.bias.detach().clone()
-    return Block(sign(layer.weight), bias, pooled, normalization, divisor)
+    bias = layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
+    return Block(sign(layer.weight), bias.detach().clone(), pooled, normalization, divisor)
 
 
 def fold(block: Block) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """Layers of a binarized network. Latent weights are real; what multiplies is their sign.
 
-Each layer draws from generators that it is given, never from torch's global one, so that a run is a
-function of its seed. Noise (stochastic binarization, dropout) acts in training only.
+The study's networks give each layer the generators that it draws from, so that a run is a function
+of its seed; without one, a layer draws from torch's own, as torch's layers do. Noise (stochastic
+binarization, dropout) acts in training only.
 """
 
 import math
@@ -44,8 +45,10 @@ def glorot_multiplier(fan_in: int, fan_out: int) -> float:
     return 1 / math.sqrt(1.5 / (fan_in + fan_out))
 
 
-def _start(shape: tuple[int, ...], init: Generator, kind: Initialization) -> list[nn.Parameter]:
-    """[weight (shape), bias (shape[0],)] of a binary layer before its first step.
+def _start(
+    shape: tuple[int, ...], init: Generator | None, kind: Initialization
+) -> tuple[Tensor, Tensor]:
+    """The weight (shape) and bias (shape[0],) of a binary layer before its first step.
 
     The authors' Torch7 code on a GPU, file:line: BinaryLinear.lua:29, 39-40; its convolution
     (cudnnBinarySpatialConvolution.lua) keeps torch's own start, weights and biases
@@ -57,28 +60,51 @@ def _start(shape: tuple[int, ...], init: Generator, kind: Initialization) -> lis
     weight.uniform_(-bound if small else -1, bound if small else 1, generator=init)
     if kind is Initialization.TORCH7:
         bias.uniform_(-bound, bound, generator=init)
-    return [nn.Parameter(weight), nn.Parameter(bias)]
+    return weight.contiguous(), bias
+
+
+def _require_flag(bias: bool) -> None:
+    """Raise TypeError for a generator in its place, which would not be drawn from."""
+    if not isinstance(bias, bool):
+        raise TypeError(f"bias must be True or False, not {bias}; init and noise go by name")
+
+
+def order_for_kernels(layer: "BinaryLinear | BinaryConv2d") -> "BinaryLinear | BinaryConv2d":
+    """The layer, its latent weights laid out in memory as kernels on a CPU read them fastest.
+
+    As with torch.channels_last, no value and no shape changes, but the weights are no longer
+    contiguous, as some of torch's optimizers and safetensors want them to be.
+    """
+    layer.weight.data = latent(layer.weight.shape).copy_(layer.weight.data)
+    return layer
 
 
 class BinaryLinear(nn.Module):
-    """x (B, in) -> (B, out): x sign(W)^T + b, W latent in [-1, 1].
+    """x (B, in) -> (B, out): x sign(W)^T + b, W (out, in) latent in [-1, 1].
 
-    `noise`: a generator makes the weights stochastic in training; evaluation always uses the sign.
-    `inputs`: what x holds in training. A network sets it where that is signs: they multiply faster.
+    `bias`: whether there is a b. `init`: what initial weights are drawn from, torch's own generator
+    by default. `noise`: a generator makes the weights stochastic in training; evaluation always
+    uses the sign. `inputs`: what x holds in training. A network sets it where that is signs: they
+    multiply faster.
     """
 
     def __init__(
         self,
-        fan_in: int,
-        fan_out: int,
-        init: Generator,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        init: Generator | None = None,
         noise: Generator | None = None,
         initialization: Initialization = Initialization.UNIFORM,
     ):
         super().__init__()
-        self.weight, self.bias = _start((fan_out, fan_in), init, initialization)
+        _require_flag(bias)
+        weight, start = _start((out_features, in_features), init, initialization)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(start) if bias else None
         self.noise, self.inputs = noise, Values.REAL
-        self.update_scale = glorot_multiplier(fan_in, fan_out)
+        self.update_scale = glorot_multiplier(in_features, out_features)
 
     def binary_weight(self) -> Tensor:
         """The weights as this pass uses them: (out, in, ...) in {-1, +1}."""
@@ -101,22 +127,37 @@ class BinaryLinear(nn.Module):
 class BinaryConv2d(nn.Module):
     """x (B, C, H, W) -> (B, out, H, W): 3x3 convolution with sign(W), stride 1, zero padding 1.
 
-    `noise` and `inputs` as in BinaryLinear. Zeros at the border stay zeros: the authors train this
-    way (cifar10.py:117-297), so a border sum has fewer than 9 C terms.
+    Arguments are those of torch.nn.Conv2d, then those of BinaryLinear; `inputs` as there. Zeros at
+    the border stay zeros: the authors train this way (cifar10.py:117-297), so a border sum has
+    fewer than 9 C terms. Raises ValueError for another kernel, stride or padding.
     """
 
     def __init__(
         self,
-        channels: int,
-        filters: int,
-        init: Generator,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int] = 3,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 1,
+        bias: bool = True,
+        *,
+        init: Generator | None = None,
         noise: Generator | None = None,
         initialization: Initialization = Initialization.UNIFORM,
     ):
         super().__init__()
-        self.weight, self.bias = _start((filters, channels, 3, 3), init, initialization)
+        _require_flag(bias)
+        asked = kernel_size, stride, padding
+        if any(size not in (one, (one, one)) for size, one in zip(asked, (3, 1, 1), strict=True)):
+            raise ValueError(
+                "a binary convolution has kernel_size 3, stride 1 and padding 1, not "
+                f"{kernel_size}, {stride} and {padding}"
+            )
+        weight, start = _start((out_channels, in_channels, 3, 3), init, initialization)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(start) if bias else None
         self.noise, self.inputs = noise, Values.REAL
-        self.update_scale = glorot_multiplier(9 * channels, 9 * filters)
+        self.update_scale = glorot_multiplier(9 * in_channels, 9 * out_channels)
 
     binary_weight = BinaryLinear.binary_weight
     signed_weight = BinaryLinear.signed_weight
@@ -149,10 +190,10 @@ class Dropout(nn.Module):
     """x -> x with each entry zeroed with probability `rate`, the rest divided by 1 - rate.
 
     Behind a binarization this gives {0, +-1/(1 - rate)}, as in the authors' code
-    (mnist.py:130-156).
+    (mnist.py:130-156). `noise`: what it draws from, torch's own generator by default.
     """
 
-    def __init__(self, rate: float, noise: Generator):
+    def __init__(self, rate: float, noise: Generator | None = None):
         super().__init__()
         self.rate = rate
         self.noise = noise

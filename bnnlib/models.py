@@ -26,6 +26,7 @@ from bnnlib.layers import (
     MaxPool2x2,
     Normalization,
     ScaleInput,
+    order_for_kernels,
 )
 from bnnlib.normalization import (
     BatchNorm,
@@ -58,19 +59,21 @@ class Parts:
     batch_norm: Normalization = Normalization.EXACT
     initialization: Initialization = Initialization.UNIFORM
 
-    def _weight_noise(self) -> Generator | None:
-        return self.noise if self.weights is Binarization.STOCHASTIC else None
+    def _binary(self) -> dict:
+        """What all binary layers are made with."""
+        noise = self.noise if self.weights is Binarization.STOCHASTIC else None
+        return {"init": self.init, "noise": noise, "initialization": self.initialization}
 
     def linear(self, fan_in: int, fan_out: int) -> nn.Module:
         if self.weights is Binarization.NONE:
             return self._glorot(nn.utils.skip_init(nn.Linear, fan_in, fan_out))
-        return BinaryLinear(fan_in, fan_out, self.init, self._weight_noise(), self.initialization)
+        return order_for_kernels(BinaryLinear(fan_in, fan_out, **self._binary()))
 
     def conv(self, channels: int, filters: int) -> nn.Module:
         if self.weights is Binarization.NONE:
             layer = nn.utils.skip_init(nn.Conv2d, channels, filters, 3, padding=1)
             return self._glorot(layer).to(memory_format=torch.channels_last)
-        return BinaryConv2d(channels, filters, self.init, self._weight_noise(), self.initialization)
+        return order_for_kernels(BinaryConv2d(channels, filters, **self._binary()))
 
     def normalization(self, features: int, fan_in: int, spatial: bool = False) -> nn.Module:
         """What normalizes `features` sums of `fan_in` terms each; spatial: of a convolution."""
@@ -230,13 +233,15 @@ def save_network(network: nn.Sequential, shape: dict) -> bytes:
 
     Sign bits of each binary layer, packed by output row; biases, batch norm and input scaling as
     they are. `shape`: the recipe's `file_shape`.
-    Raises ValueError for a network with real weights.
+    Raises ValueError for a network with real weights, and for a NaN among those of a binary layer.
     """
     layers = binary_layers(network)
     if not layers:
         raise ValueError("only networks with binary weights have a network file")
     tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    for name in layers:
+    for name, layer in layers.items():
+        if layer.weight.isnan().any():
+            raise ValueError(f"a weight of layer {name} is a NaN, which has no sign to be kept")
         tensors[f"{name}.weight"] = pack_bits(tensors[f"{name}.weight"].flatten(1) >= 0)
     return safetensors.torch.save(tensors, {"shape": json.dumps(shape, sort_keys=True)})
 

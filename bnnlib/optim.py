@@ -82,15 +82,16 @@ class Optimizer:
         rate, scale, clip = group["learning_rate"], group["scale"], group["clip"]
         if self.rule in FUSED and fused.fits(*of[:4]):
             FUSED[self.rule](*of, rate, scale, clip)
+            torch.autograd.graph.increment_version(parameter)  # torch didn't see it change
             return
         UPDATES[self.rule](*of, rate, scale)
         if clip:
             parameter.clamp_(-1, 1)
 
     def zero_grad(self) -> None:
-        """Forget the gradients; `kernels.sign_product` writes the next ones into their memory."""
+        """Forget the gradients; the next ones may have their memory if nobody else keeps them."""
         for parameter in self.parameters():
-            parameter.spare_gradient, parameter.grad = parameter.grad, None
+            parameter.grad = None
 
     def _moments(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
         if parameter not in self.moments:

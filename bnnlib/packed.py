@@ -1,6 +1,7 @@
 """Networks that run on bits: packed from the first hidden layer to the last, exact to the bit.
 
-`bnnlib.folding` says what is computed and why it is the same; this module keeps it packed, between
+Bits and sums are exact; plain torch's scores may differ from these in its own rounding of the first
+layer. `bnnlib.folding` says what is computed and why; this module keeps it packed, between
 the products of `bnnlib.xnor`. Activations are words (B, words of N), or images (B, H, W, words of
 N). On the command line: python -m bnnlib.packed MODEL IMAGE...
 """
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 from bnnlib.cached import DECODING
 from bnnlib.folding import Block, blocks, fold, reads_pixels
 from bnnlib.kernels.reference import WORD
+from bnnlib.layer_order import require_sizes
 from bnnlib.layers import ScaleInput
 from bnnlib.models import CONVNET_CHANNELS, CONVNET_SIDE, load_network
+from bnnlib.pooling import require_even
 from bnnlib.xnor import (
     PackedWeights,
     pack_planes,
@@ -163,7 +166,9 @@ def max_pool(words: Tensor, flipped: Tensor | None) -> Tensor:
     """2x2: words (B, H, W, words of N), H and W even -> (B, H / 2, W / 2, words of N).
 
     flipped: words of N, 1 for channels that pool by AND; the others, and all if None, by OR.
+    Raises ValueError if H or W is odd.
     """
+    require_even(words.shape[1:3], words.shape)
     above, below = words[:, 0::2], words[:, 1::2]
     either = above | below
     either = either[:, :, 0::2] | either[:, :, 1::2]
@@ -179,10 +184,13 @@ def pack(network: nn.Sequential) -> PackedNetwork:
 
     A copy: what later happens to `network` does not reach it. It computes what `folding.reference`
     does, every hidden bit and score; what `network` does in evaluation mode, but for rounding.
-    Raises ValueError for a float twin, for real activations and for values that are not finite.
+    Networks of somebody's own layers are packed, too, if `layer_order` admits them. Raises
+    ValueError for a float twin, for real activations, for values that are not finite, and, naming
+    the layer, for an order or sizes that packed networks don't have.
     """
     parts = blocks(network)
     shape = DIGITS if parts[0].signs.dim() == 2 else PICTURES
+    require_sizes(network, shape)
     hidden = list(pairwise((None, *parts)))[:-1]
     blank = torch.zeros(1, *shape, dtype=torch.uint8, device=parts[0].bias.device)
     if reads_pixels(network):

@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
 
+NO_BACKWARD = -1  # the number of the backward pass where there is none
+
 
 @contextmanager
 def joined(device: str) -> Iterator[None]:
@@ -53,14 +55,37 @@ def rows(batch: Tensor) -> Tensor:
     return batch if size() == 1 else batch.chunk(size())[rank()]
 
 
-def uniform(x: Tensor, noise: Generator) -> Tensor:
+def uniform(x: Tensor, noise: Generator | None) -> Tensor:
     """Uniform numbers in [0, 1) for x (B / size, ...), as large and of its type, on its device.
 
     They are this process's rows of what is drawn for the whole batch, so that all generators stay
-    in step, and a number belongs to an image however many processes there are.
+    in step, and a number belongs to an image however many processes there are. Raises as `draw`.
     """
-    shape = (len(x) * size(), *x.shape[1:])
-    return rows(torch.rand(shape, generator=noise, device=x.device, dtype=x.dtype))
+    return rows(draw((len(x) * size(), *x.shape[1:]), x, noise))
+
+
+def draw(shape: tuple[int, ...], like: Tensor, noise: Generator | None) -> Tensor:
+    """Uniform numbers in [0, 1) of a shape, of a tensor's type and on its device.
+
+    noise: None is torch's own generator. Raises as `require_first_pass`.
+    """
+    require_first_pass(noise)
+    return torch.rand(shape, generator=noise, device=like.device, dtype=like.dtype)
+
+
+def require_first_pass(noise: Generator | None) -> None:
+    """Raise RuntimeError if torch.utils.checkpoint recomputes a forward pass that drew from it.
+
+    torch puts back the state of its own generator alone: from another one, new numbers would belong
+    to another forward pass than the gradient.
+    """
+    torchs = (None, torch.default_generator, *torch.cuda.default_generators)
+    if noise not in torchs and torch._C._current_graph_task_id() != NO_BACKWARD:
+        raise RuntimeError(
+            "a layer that draws from a generator of its own can't be recomputed by "
+            "torch.utils.checkpoint, as it would draw other numbers: let it draw from "
+            "torch.default_generator"
+        )
 
 
 def average_(tensors: Iterable[Tensor]) -> None:

@@ -5,8 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnnlib import fused
+from bnnlib.traced import traced
 
 ROWS = 16  # of maxima: fewer are not worth a second thread
+
+
+def require_even(sides: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Raise ValueError, naming the shape that they are from, if a side of an image is odd."""
+    if any(side % 2 for side in sides):
+        raise ValueError(f"height and width must be even to be halved: {tuple(shape)}")
 
 
 class MaxPool(torch.autograd.Function):
@@ -18,8 +25,7 @@ class MaxPool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        if any(size % 2 for size in x.shape[2:]):
-            raise ValueError(f"height and width must be even to be halved: {tuple(x.shape)}")
+        require_even(x.shape[2:], x.shape)
         if fused.fits(x) and x.is_contiguous(memory_format=torch.channels_last):
             out, places = _maxima(x)
         else:
@@ -30,29 +36,52 @@ class MaxPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         (places,) = ctx.saved_tensors
-        ours = places.dtype == torch.uint8
-        return _spread(grad, places) if ours else F.max_unpool2d(grad, places, 2)
+        if places.dtype != torch.uint8:
+            return F.max_unpool2d(grad, places, 2)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph
+            return _plain_spread(grad, places)
+        return _spread(grad, places)
 
 
+def _channels_last(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Uninitialized (B, C, H, W) on the device of `like`."""
+    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _trace_maxima(x: Tensor) -> tuple[Tensor, Tensor]:
+    shape = *x.shape[:2], x.shape[2] // 2, x.shape[3] // 2
+    return _channels_last(shape, x, x.dtype), _channels_last(shape, x, torch.uint8)
+
+
+@traced("(Tensor x) -> (Tensor, Tensor)", _trace_maxima)
 def _maxima(x: Tensor) -> tuple[Tensor, Tensor]:
     """x (B, C, H, W) -> its maxima, and which of four each is: (B, C, H / 2, W / 2)."""
     from bnnlib.kernels import pooling
 
-    shape = *x.shape[:2], x.shape[2] // 2, x.shape[3] // 2
-    out = torch.empty(shape, memory_format=torch.channels_last)
-    places = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+    out, places = _trace_maxima(x)
     _in_rows(pooling.maxima, x, out, places)
     return out, places
 
 
+def _trace_spread(grad: Tensor, places: Tensor) -> Tensor:
+    shape = *grad.shape[:2], 2 * grad.shape[2], 2 * grad.shape[3]
+    return _channels_last(shape, grad, grad.dtype)
+
+
+@traced("(Tensor grad, Tensor places) -> Tensor", _trace_spread)
 def _spread(grad: Tensor, places: Tensor) -> Tensor:
     """grad, places (B, C, H / 2, W / 2) -> (B, C, H, W): grad where the maxima were, else 0."""
     from bnnlib.kernels import pooling
 
-    shape = *grad.shape[:2], 2 * grad.shape[2], 2 * grad.shape[3]
-    out = torch.empty(shape, memory_format=torch.channels_last)
+    out = _trace_spread(grad, places)
     _in_rows(pooling.spread, grad.contiguous(memory_format=torch.channels_last), places, out)
     return out
+
+
+def _plain_spread(grad: Tensor, places: Tensor) -> Tensor:
+    """`_spread` in torch's own operations, to be differentiated."""
+    rows = [torch.stack([grad * (places == p) for p in pair], 4) for pair in ((0, 1), (2, 3))]
+    return torch.stack([row.flatten(3) for row in rows], 3).flatten(2, 3)
 
 
 def _in_rows(kernel, *images: Tensor) -> None:

@@ -62,6 +62,7 @@ DETERMINING = (
     "rounding",
     "rules",
     "shift_norm",
+    "traced",
 )
 # What `dirty` looks at: everything that makes results, and nothing that they are made into.
 SOURCES = ("bnnlib", "notebooks", "tools", "Makefile", "requirements.txt")

@@ -28,11 +28,11 @@ def test_glorot_multipliers_are_the_authors():
     pairs = [(784, 4096), (4096, 4096), (4096, 10), (27, 1152), (1152, 1152), (8192, 1024)]
     rounded = [round(glorot_multiplier(*pair), 1) for pair in pairs]
     assert rounded == [57.0, 73.9, 52.3, 28.0, 39.2, 78.4]
-    assert BinaryConv2d(3, 128, generator()).update_scale == glorot_multiplier(27, 1152)
+    assert BinaryConv2d(3, 128).update_scale == glorot_multiplier(27, 1152)
 
 
 def test_linear_multiplies_by_the_sign_of_its_latent_weights():
-    layer = BinaryLinear(len(twin.SPECIAL), 4, generator()).double()
+    layer = BinaryLinear(len(twin.SPECIAL), 4, init=generator()).double()
     with torch.no_grad():
         layer.weight[0] = torch.from_numpy(twin.SPECIAL)
         layer.bias.copy_(torch.tensor([0.5, 0, 0, 0]))
@@ -42,7 +42,7 @@ def test_linear_multiplies_by_the_sign_of_its_latent_weights():
 
 
 def test_latent_weights_get_the_gradient_of_their_signs():
-    layer = BinaryLinear(5, 3, generator()).double()
+    layer = BinaryLinear(5, 3, init=generator()).double()
     with torch.no_grad():
         layer.weight[0, :3] = torch.tensor([0.0, -0.0, 1.0])
     x = torch.randn(4, 5, dtype=torch.float64, generator=generator(1))
@@ -52,7 +52,7 @@ def test_latent_weights_get_the_gradient_of_their_signs():
 
 
 def test_conv_pads_with_zeros_and_sums_signs_exactly():
-    layer = BinaryConv2d(2, 3, generator())
+    layer = BinaryConv2d(2, 3, init=generator())
     x = torch.where(torch.rand(2, 2, 5, 4, generator=generator(1)) < 0.5, -1.0, 1.0)
     weight = twin.sign(layer.weight.detach().numpy())  # (3, 2, 3, 3)
     padded = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
@@ -65,15 +65,15 @@ def test_conv_pads_with_zeros_and_sums_signs_exactly():
 
 
 def test_initial_weights_are_uniform_and_a_function_of_the_generator():
-    first, second = (BinaryLinear(200, 100, generator(3)).weight for _ in range(2))
+    first, second = (BinaryLinear(200, 100, init=generator(3)).weight for _ in range(2))
     assert torch.equal(first, second)
     assert first.abs().max() <= 1
     assert abs(first.var().item() - 1 / 3) < 0.01  # variance of U(-1, 1)
-    assert BinaryLinear(3, 2, generator()).bias.tolist() == [0, 0]
+    assert BinaryLinear(3, 2).bias.tolist() == [0, 0]
 
 
 def test_stochastic_weights_are_random_in_training_and_signs_in_evaluation():
-    layer = BinaryLinear(50, 20, generator(), noise=generator(1))
+    layer = BinaryLinear(50, 20, init=generator(), noise=generator(1))
     first, second = layer.binary_weight(), layer.binary_weight()
     assert not torch.equal(first, second)
     assert set(first.unique().tolist()) == {-1.0, 1.0}
@@ -89,8 +89,8 @@ def test_stochastic_activation_is_the_sign_in_evaluation():
 
 
 def test_torch7_starts_convolutions_and_biases_small():
-    conv = BinaryConv2d(64, 128, generator(), initialization=Initialization.TORCH7)
-    dense = BinaryLinear(400, 300, generator(), initialization=Initialization.TORCH7)
+    conv = BinaryConv2d(64, 128, init=generator(), initialization=Initialization.TORCH7)
+    dense = BinaryLinear(400, 300, init=generator(), initialization=Initialization.TORCH7)
     for values, bound in (
         (conv.weight, 1 / 24),
         (conv.bias, 1 / 24),

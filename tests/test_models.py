@@ -183,6 +183,26 @@ def test_sign_bits_take_one_bit_each(tmp_path):
     assert weights == binary_weights(network) // 8
 
 
+@pytest.mark.parametrize("network", [mlp(parts(), (4, 5)), convnet(parts(), (4,), 5)])
+def test_a_nan_among_the_latent_weights_is_not_saved_as_a_sign(network):
+    for name, layer in binary_layers(network).items():
+        with torch.no_grad():
+            layer.weight[2, 1] = torch.nan
+        with pytest.raises(ValueError, match=rf"layer {name} is a NaN"):
+            save_network(network, {})
+        with torch.no_grad():
+            layer.weight[2, 1] = -torch.inf  # which has a sign
+        save_network(network, {})
+
+
+def test_a_nan_among_the_statistics_stays_one(tmp_path):
+    network, _ = trained_a_little(SMALL_MLP)
+    network[4].mean[3] = torch.nan
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(save_network(network, file_shape(SMALL_MLP)))
+    assert load_network(path)[4].mean.isnan().nonzero().tolist() == [[3]]
+
+
 def test_a_float_network_has_no_network_file():
     with pytest.raises(ValueError, match="binary weights"):
         save_network(mlp(parts(NONE, NONE), (4,)), {})

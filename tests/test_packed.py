@@ -1,4 +1,5 @@
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -13,8 +14,16 @@ from random_networks import DENSE, images, random_network, shuffle_values
 from bnnlib import ROOT, data, packed
 from bnnlib.binarize import Binarization
 from bnnlib.folding import reference
-from bnnlib.layers import BinaryConv2d, Normalization, ScaleInput
+from bnnlib.layers import (
+    BinaryActivation,
+    BinaryConv2d,
+    BinaryLinear,
+    MaxPool2x2,
+    Normalization,
+    ScaleInput,
+)
 from bnnlib.models import binary_layers, load_network, save_network
+from bnnlib.normalization import BatchNorm
 from bnnlib.xnor import pack_signs, unpack_signs
 
 MODELS = ROOT / "results" / "models"
@@ -218,6 +227,72 @@ def test_a_network_with_real_numbers_inside_is_refused():
         packed.pack(random_network("convnet", (8,), EXACT, None, NONE))
     with pytest.raises(ValueError, match=r"activations are real"):
         packed.pack(random_network("convnet", (8,), EXACT, None, activations=NONE))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 3, 2), (1, 31, 30, 2), (1, 30, 31, 2), (1, 1, 1, 1)])
+def test_pooling_refuses_images_of_odd_sides(shape):
+    with pytest.raises(ValueError, match="even to be halved: " + re.escape(str(shape))):
+        packed.max_pool(torch.zeros(shape, dtype=torch.int64), None)
+
+
+def own_mlp(*, last=True, first=784):
+    """Somebody's own layers, as torch's are made."""
+    network = [ScaleInput(), torch.nn.Flatten(), BinaryLinear(first, 65, bias=False)]
+    network += [BatchNorm(65), BinaryActivation(), torch.nn.Dropout(), BinaryLinear(65, 10)]
+    return torch.nn.Sequential(*network, *[BatchNorm(10)] * last)
+
+
+def own_convnet(pools=2, dense=8 * 8 * 8, channels=3):
+    network, width = [ScaleInput()], channels
+    for _ in range(pools):
+        network += [BinaryConv2d(width, 8, 3), MaxPool2x2(), BatchNorm(8), BinaryActivation()]
+        width = 8
+    network += [torch.nn.Flatten(), BinaryLinear(dense, 7), BatchNorm(7)]
+    return torch.nn.Sequential(*network)
+
+
+@pytest.mark.parametrize("network", [own_mlp(), own_convnet()], ids=["mlp", "convnet"])
+def test_networks_of_somebody_s_own_layers_are_packed(network):
+    shuffle_values(network, seed=1)
+    assert_equal_to_reference(network, images(network, 5))
+
+
+class Own(torch.nn.Module):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (torch.nn.Sequential(BinaryConv2d(3, 8), BatchNorm(8)), "layer 0 is a BinaryConv2d: .*beg"),
+        (torch.nn.Sequential(), "last layers are no BinaryLinear"),
+        (Own(), r"in one nn\.Sequential, not a Own"),
+        (own_mlp(last=False), "last layers are no BinaryLinear"),
+        (own_mlp()[:5], "last layers are no BinaryLinear"),
+        (torch.nn.Sequential(*own_mlp()[:4], *own_mlp()[6:]), "layer 4 is a BinaryLinear"),
+        (torch.nn.Sequential(own_mlp()[:4], torch.nn.Sigmoid()), "layer 0 is a Sequential"),
+        (torch.nn.Sequential(*own_mlp()[:4], torch.nn.Sigmoid()), "layer 4 is a Sigmoid"),
+        (torch.nn.Sequential(*own_mlp()[:3], torch.nn.BatchNorm1d(65)), "layer 3 is a BatchNorm1d"),
+        (own_mlp(first=100), "layer 2 reads 100 numbers, but is given 784"),
+        (own_convnet(channels=1), "layer 1 reads 1 channels, but is given 3"),
+        (own_convnet(dense=500), "layer 10 reads 500 numbers, but is given 512"),
+        (own_convnet(pools=6), "layer 22 can't halve images of 1 x 1"),
+        (own_mlp().half(), "0.scale is torch.float16"),
+        (own_convnet().bfloat16(), "0.scale is torch.bfloat16"),
+    ],
+)
+def test_other_networks_are_refused_with_what_a_network_must_be(network, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        packed.pack(network)
+
+
+def test_autocast_changes_no_bit_of_a_packed_network():
+    network = random_network("convnet", (70, 130), EXACT, ScaleInput(1.0, 0.0))
+    bits, x = packed.pack(network), (images(network, 6).float() - 128) / 64
+    expected = bits(x)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            assert torch.equal(bits(x), expected)
 
 
 @pytest.mark.parametrize(

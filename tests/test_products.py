@@ -1,5 +1,7 @@
 """The look-up products against float64 matrix products and convolutions."""
 
+import copy
+import pickle
 from itertools import product
 
 import numpy as np
@@ -182,26 +184,109 @@ def test_latent_weights_lie_in_memory_as_taps_inputs_outputs(shape):
     assert torch.equal(weight, memory.movedim((-1, -2), (0, 1)))
 
 
-def test_the_gradient_s_memory_is_taken_again_only_when_the_optimizer_lets_go():
-    weight = torch.nn.Parameter(weights((64, 32)))
+def backward(weight: Tensor) -> None:
+    x = inputs((10, weight.shape[1]), Values.SIGNS)
+    products.linear(x, weight, torch.zeros(len(weight)), Values.SIGNS).sum().backward()
+
+
+@pytest.mark.parametrize("size", [(64, 32), (63, 31)])  # the latter is filled up
+def test_the_gradient_s_memory_is_taken_again(size):
+    weight = torch.nn.Parameter(weights(size))
     optimizer = optim.Optimizer([{"params": [weight]}], rules.Rule.ADAM, 0.0)
-    x = inputs((10, 32), Values.SIGNS)
-
-    def backward():
-        products.linear(x, weight, torch.zeros(64), Values.SIGNS).sum().backward()
-
-    backward()
-    first, place = weight.grad.clone(), weight.grad.data_ptr()
-    backward()  # accumulates
+    backward(weight)
+    first = weight.grad.clone()
+    backward(weight)  # accumulates
     assert torch.equal(weight.grad, 2 * first)
     optimizer.zero_grad()
-    assert weight.grad is None
-    backward()
-    assert torch.equal(weight.grad, first)
+    place = weight.gradient_memory.memory.ctypes.data
+    backward(weight)
+    assert torch.equal(weight.grad, first) and weight.grad.data_ptr() == place
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [lambda grad: grad, lambda grad: grad[3:], Tensor.detach, Tensor.numpy, lambda grad: grad.t()],
+)
+def test_a_gradient_that_somebody_keeps_stays_as_it_is(keep):
+    weight = torch.nn.Parameter(weights((64, 32)))
+    optimizer = optim.Optimizer([{"params": [weight]}], rules.Rule.ADAM, 0.0)
+    backward(weight)
+    kept = keep(weight.grad)
+    before = np.asarray(kept).copy()
     optimizer.zero_grad()
-    place = weight.spare_gradient.data_ptr()
-    backward()
-    assert weight.grad.data_ptr() == place and torch.equal(weight.grad, first)
+    x = -2 * inputs((10, 32), Values.SIGNS, seed=5)
+    products.linear(x, weight, torch.zeros(64), Values.DROPPED).sum().backward()
+    assert np.array_equal(np.asarray(kept), before)
+    assert not np.array_equal(np.asarray(keep(weight.grad)), before)
+
+
+def test_a_copy_or_a_file_of_a_weight_has_no_gradient_in_it():
+    weight = torch.nn.Parameter(weights((64, 32)))
+    backward(weight)
+    assert pickle.loads(pickle.dumps(weight)).gradient_memory.memory is None
+    assert "gradient_memory" not in copy.deepcopy(weight).__dict__
+
+
+@pytest.mark.parametrize("values", [Values.SIGNS, Values.DROPPED, Values.REAL])
+@pytest.mark.parametrize("where", ["weight", "x"])
+@pytest.mark.parametrize("shape", [(40, 30), (8, 12, 3, 3)])
+def test_a_nan_goes_on_to_the_sums_as_in_torch(values, where, shape):
+    if len(shape) == 4 and values is Values.DROPPED:
+        pytest.skip("convolutions have no dropout before them")
+    weight = weights(shape)
+    x = inputs((5, shape[1], *(6, 6)[: len(shape) - 2]), values)
+    {"weight": weight, "x": x}[where][3, 2] = torch.nan
+    multiply, plain = (
+        (products.linear, F.linear)
+        if len(shape) == 2
+        else (products.conv2d, lambda *xs: F.conv2d(*xs, padding=1))
+    )
+    bias = torch.zeros(shape[0])
+    sums, expected = multiply(x, weight, bias, values), plain(x, sign(weight), bias)
+    assert expected.isnan().any() and not expected.isnan().all()
+    torch.testing.assert_close(sums, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("change", ["in place", "by our optimizer"])
+def test_a_weight_that_changes_before_the_backward_pass_is_torch_s_error(change):
+    weight = torch.nn.Parameter(weights((40, 30)))
+    x = inputs((20, 30), Values.SIGNS).requires_grad_()
+    sums = products.linear(x, weight, torch.zeros(40), Values.SIGNS)
+    if change == "in place":
+        with torch.no_grad():
+            weight.neg_()
+    else:
+        weight.grad = torch.ones_like(weight)
+        optim.Optimizer([{"params": [weight]}], rules.Rule.ADAM, 0.1).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        sums.sum().backward()
+
+
+@pytest.mark.parametrize("size", [(20, 30, 40), (3, 12, 8, 6, 5)], ids=str)
+def test_gradients_of_gradients_are_torch_s(size):
+    """Of a penalty on both gradients, against the same product in float64."""
+    batch, fan_in, fan_out, *sides = size
+    multiply = F.conv2d if sides else F.linear
+    options = {"padding": 1} if sides else {}
+    weight = weights((fan_out, fan_in, *(3, 3)[: len(sides)])).requires_grad_()
+    x = inputs((batch, fan_in, *sides), Values.SIGNS).requires_grad_()
+    ours = products.conv2d if sides else products.linear
+    bias = torch.zeros(fan_out)
+    found = penalized(lambda x, w: ours(x, w, bias, Values.SIGNS), x, weight)
+    signs = sign(weight).double().requires_grad_()
+    there = x.detach().double().requires_grad_()
+    expected = penalized(lambda x, w: multiply(x, w, **options), there, signs)
+    for mine, torchs in zip(found, expected, strict=True):
+        assert torchs.abs().max() > 0.1
+        bound = 1e-5 * torchs.abs().max().item()
+        torch.testing.assert_close(mine.double(), torchs, rtol=0, atol=bound)
+
+
+def penalized(product, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    """Gradients by x and weight of the squares of a product's own gradients."""
+    sums = product(x, weight)
+    by = torch.autograd.grad(sums.square().mean(), (x, weight), create_graph=True)
+    return torch.autograd.grad(sum(grad.square().sum() for grad in by), (x, weight))
 
 
 @settings(max_examples=60, deadline=None)

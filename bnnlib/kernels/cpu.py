@@ -84,7 +84,7 @@ def pack_weights(w: Tensor, planes: bool = False) -> list[Tensor]:
 
     A tile of the table's holds a byte for each half byte of a column, half bytes outside, columns
     inside; of the others, words in quarters of 32 columns. Inputs go by kernel row, kernel column,
-    channel. Padding bits and columns are 0.
+    channel. Padding bits and columns are 0. Raises ValueError for a NaN in float32.
     """
     signs = w.detach() if w.dtype == torch.float32 else torch.where(w >= 0, 1.0, -1.0)
     columns = signs.movedim(0, -1).movedim(0, -2).reshape(-1, len(w)).contiguous().numpy()
@@ -94,7 +94,11 @@ def pack_weights(w: Tensor, planes: bool = False) -> list[Tensor]:
         pack, pieces = sign_bits.half_byte_tiles, shape[0]
     else:
         pack, pieces = sign_bits.word_tiles, shape[2]
-    _in_parts(lambda *part: pack(columns, tiles.numpy(), *part), pieces, BYTE * columns.nbytes)
+    found, out = [], tiles.numpy()
+    work = BYTE * columns.nbytes
+    _in_parts(lambda *part: found.append(pack(columns, out, *part)), pieces, work)
+    if any(found):
+        raise ValueError("a NaN has no sign")
     return [tiles, *(_tap_sums(columns, shape) for shape, _ in sums)]
 
 

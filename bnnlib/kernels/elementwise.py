@@ -18,10 +18,11 @@ SMALLEST = np.float32(2**-126)  # that is normal
 
 @njit(nogil=True, cache=True)
 def sign(x, out, first, last):
-    """+1 where x >= 0, else -1."""
+    """+1 where x >= 0, -1 where x < 0, and a NaN as it is."""
     x, out = x[first:last], out[first:last]
     for i in range(len(x)):
-        out[i] = 1 if x[i] >= 0 else -1
+        signed = np.float32(1) if x[i] >= 0 else np.float32(-1)
+        out[i] = signed if x[i] == x[i] else x[i]
 
 
 @njit(nogil=True, cache=True)

@@ -41,8 +41,9 @@ def uniform(word):
 
 @njit(nogil=True)
 def drawn(x, number):
-    """`binarize.sample_sign` of one number."""
-    return np.float32(1) if number < (x + np.float32(1)) * np.float32(0.5) else np.float32(-1)
+    """`binarize.sample_sign` of one number; NaN as it is."""
+    signed = np.float32(1) if number < (x + np.float32(1)) * np.float32(0.5) else np.float32(-1)
+    return signed if x == x else x
 
 
 @njit(nogil=True, cache=True)

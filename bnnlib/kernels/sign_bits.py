@@ -119,9 +119,10 @@ def planes(x, words, first, last):
 def half_byte_tiles(weights, tiles, first, last):
     """Tiles first .. last - 1 of the signs of weights (K, N): (tiles, steps, columns) uint8.
 
-    Step s holds rows 4 s to 4 s + 3, the first in the lowest bit. What lies outside is 0.
+    Step s holds rows 4 s to 4 s + 3, the first in the lowest bit. What lies outside is 0. Returns
+    whether there is a NaN among them.
     """
-    width = tiles.shape[2]
+    width, found = tiles.shape[2], np.uint8(0)
     for t in range(first, last):
         low, high = t * width, min((t + 1) * width, weights.shape[1])
         for s in range(tiles.shape[1]):
@@ -131,15 +132,18 @@ def half_byte_tiles(weights, tiles, first, last):
                 row, bit = weights[4 * s + i, low:high], np.uint8(1 << i)
                 for n in range(high - low):
                     to[n] |= bit if row[n] >= 0 else np.uint8(0)
+                    found |= np.uint8(row[n] != row[n])
+    return found != 0
 
 
 @njit(nogil=True, cache=True)
 def word_tiles(weights, tiles, first, last):
     """The same in words: words first .. last - 1 of (tiles, parts, words, columns of a part) int64.
 
-    Rows are read from end to end: each is as far from the next as all columns are wide.
+    Rows are read from end to end: each is as far from the next as all columns are wide. Returns
+    whether there is a NaN among them.
     """
-    parts, width = tiles.shape[1], tiles.shape[3]
+    parts, width, found = tiles.shape[1], tiles.shape[3], np.int64(0)
     columns, words = len(tiles) * parts * width, np.empty(BLOCK, np.int64)
     for s in range(first, last):
         for low in range(0, columns, BLOCK):
@@ -148,11 +152,13 @@ def word_tiles(weights, tiles, first, last):
                 row = weights[64 * s + i, low : low + BLOCK]
                 for n in range(len(row)):
                     words[n] |= np.int64(row[n] >= 0) << i
+                    found |= np.int64(row[n] != row[n])
             for at in range(0, min(BLOCK, columns - low), width):
                 part = (low + at) // width
                 to = tiles[part // parts, part % parts, s]
                 for n in range(width):
                     to[n] = words[at + n]
+    return found != 0
 
 
 @njit(nogil=True, cache=True)

@@ -1,13 +1,15 @@
 """A binary layer's product with its input, on bits, and both gradients, by look-up. CPU only.
 
 The input (B, C) or (B, C, H, W) holds signs, or (B, C) {-2, 0, 2} behind a dropout of one half;
-weights (out, in) or (out, in, 3, 3) count by their signs. Sums of the forward pass are exact: of
-signs those of the packed kernels, behind a dropout int16 ones by look-up.
+weights (out, in) or (out, in, 3, 3) count by their signs, and are read fastest where their memory
+is (taps, in, out). Sums of the forward pass are exact: of signs those of the packed kernels, behind
+a dropout int16 ones by look-up. `bnnlib.products` makes a differentiable function of it.
 """
 
-import math
+import sys
 import threading
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,29 +19,27 @@ from bnnlib.kernels.cpu import up
 from bnnlib.kernels.threads import in_parts
 
 LANES = {torch.int16: 16, torch.float32: 8}  # of a vector
+ALONE = 2  # references to an array, as Python counts: its holder's and that of the question
 TILE = 2 * LANES[torch.float32]  # columns of a weight's gradient that are summed together
 
 
-class SignProduct(torch.autograd.Function):
-    """x sign(weight)^T, or the 3x3 convolution with zero padding 1; (B, out, ...), no bias.
+def product(x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
+    """x sign(weight)^T, or the 3x3 convolution with zero padding 1: (B, out, ...) float32.
 
-    The gradient of the weight is that of its signs, unchanged.
+    Raises ValueError for a NaN, which has no sign.
     """
+    if not dropped:
+        return _on_bits(x, weight)
+    if x.isnan().any() or weight.isnan().any():
+        raise ValueError("a NaN has no sign")
+    return _shifted(x, _Grid(x), _column_codes(weight), weight.shape[0], torch.int16)
 
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-        ctx.dropped, ctx.grid, ctx.weight = dropped, _Grid(x), weight
-        ctx.save_for_backward(x.to(torch.int8))  # a quarter of the memory until the backward pass
-        if not dropped:
-            return _on_bits(x, weight)
-        return _shifted(x, ctx.grid, _column_codes(weight), weight.shape[0], torch.int16)
 
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        (x,), grid = ctx.saved_tensors, ctx.grid
-        codes = _row_codes(ctx.weight, grid.taps)
-        grad_x = _shifted(grad, grid, codes, x.shape[1], torch.float32)
-        return grad_x, _gathered(x, grad, grid, ctx.dropped, ctx.weight), None
+def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of x (B, in, ...) float32 from that of the sums, (B, out, ...)."""
+    grid = _Grid(grad)
+    codes = _row_codes(weight, grid.taps)
+    return _shifted(grad, grid, codes, weight.shape[1], torch.float32)
 
 
 class _Grid:
@@ -82,7 +82,7 @@ def _on_bits(x: Tensor, weight: Tensor) -> Tensor:
 
 def _column_codes(weight: Tensor) -> Tensor:
     """(out, in) -> codes for the forward product, (groups of inputs, out)."""
-    memory = weight.detach().t()
+    memory = weight.detach().t().contiguous()
     codes = _odd_lines(up(len(memory), 4) // 4, memory.shape[1])
     arrays = memory.numpy(), codes.numpy()
     in_parts(lambda *part: pack.column_codes(*arrays, *part), len(codes))
@@ -93,7 +93,7 @@ def _row_codes(weight: Tensor, taps: int) -> Tensor:
     """(out, in, ...) -> codes for the input's gradient, (taps * groups of outputs, in)."""
     outputs, inputs = weight.shape[:2]
     memory = weight.detach().movedim(1, 0).movedim(1, -1)  # (in, ..., out)
-    memory = memory.movedim(0, -2).reshape(taps, inputs, outputs)
+    memory = memory.movedim(0, -2).reshape(taps, inputs, outputs).contiguous()
     codes = _odd_lines(taps * (up(outputs, 4) // 4), inputs)
     arrays, pieces = (memory.numpy(), codes.numpy()), -(-inputs // pack.BLOCK)
     in_parts(lambda *part: pack.row_codes(*arrays, *part), pieces)
@@ -142,21 +142,34 @@ def _vectors(grid: _Grid, lanes: int) -> Tensor:
     return torch.cat([vectors, torch.zeros(-len(vectors) % lookup.VECTORS, 3, dtype=torch.int64)])
 
 
-def _gathered(x: Tensor, grad: Tensor, grid: _Grid, dropped: bool, weight: Tensor) -> Tensor:
-    """The gradient of the weight's signs (out, in, ...) from the inputs and that of the sums."""
-    channels, outputs, group = x.shape[1], grad.shape[1], 3 if dropped else 4
+def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> Tensor:
+    """The gradient of the weight's signs (out, in, ...) from x (B, in, ...) int8 and that of the
+    sums. Its memory is (taps, in, out); weight: the one whose gradient it is, for its memory alone.
+    """
+    grid, group = _Grid(x), 3 if dropped else 4
     grads = _in_groups(2 * grad if dropped else grad, grid, group)
     codes = _trit_codes(x) if dropped else _sign_codes(x, grid)
     start = torch.zeros(grid.taps, grads.shape[1])
     if grid.border:
-        start[:, :outputs] = _off_the_image(_channels_last(grad))
-    out = _memory(weight, (grid.taps, up(channels, 4), start.shape[1]))
-    arrays = grads.numpy(), codes.numpy(), start.numpy(), group, out.numpy()
+        start[:, : grad.shape[1]] = _off_the_image(_channels_last(grad))
+    memory = _memory(weight, gradient_shape(weight))
+    out = torch.from_numpy(memory)
+    arrays = grads.numpy(), codes.numpy(), start.numpy(), group, memory
     tiles = grads.shape[1] // TILE
     together = lookup.TILES_TOGETHER if tiles >= 8 * lookup.TILES_TOGETHER else 1
     in_parts(lambda *part: lookup.gathered(*arrays, *part), tiles, together)
-    out = out[:, :channels, :outputs]
-    return out.unflatten(0, (3, 3)).permute(3, 2, 0, 1) if grid.border else out[0].t()
+    return in_shape_of(weight, out)
+
+
+def gradient_shape(weight: Tensor) -> tuple[int, int, int]:
+    """The memory that a weight's gradient takes: (taps, in, out), the latter two filled up."""
+    return weight[0, 0].numel(), up(weight.shape[1], 4), up(weight.shape[0], TILE)
+
+
+def in_shape_of(weight: Tensor, memory: Tensor) -> Tensor:
+    """A gradient's memory -> the gradient, (out, in, ...), a view."""
+    out = memory[:, : weight.shape[1], : weight.shape[0]]
+    return out.unflatten(0, (3, 3)).permute(3, 2, 0, 1) if weight.dim() == 4 else out[0].t()
 
 
 def _in_groups(grad: Tensor, grid: _Grid, group: int) -> Tensor:
@@ -171,15 +184,26 @@ def _in_groups(grad: Tensor, grid: _Grid, group: int) -> Tensor:
     return rows.flatten(0, 1).contiguous()
 
 
-def _memory(weight: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Room for a gradient: that of the step before, if the optimizer left it, else fresh memory.
+class _Kept:
+    """Memory that a weight keeps for its gradients; copies of the weight begin without any."""
+
+    def __init__(self, memory: np.ndarray | None = None):
+        self.memory = memory
+
+    def __reduce__(self):
+        return _Kept, ()
+
+
+def _memory(weight: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
+    """Room for a gradient: that of the one before if nobody has it any longer, else fresh memory.
 
     Fresh memory of this size comes page by page from the system, which takes as long as filling it.
+    Every tensor that lies in the memory holds the array, whoever made it, and so it is counted.
     """
-    spare = weight.__dict__.pop("spare_gradient", None)
-    if spare is None or spare.stride() != weight.stride() or spare.numel() != math.prod(shape):
-        return torch.empty(shape)
-    return spare.as_strided(shape, (shape[1] * shape[2], shape[2], 1))
+    kept = weight.__dict__.setdefault("gradient_memory", _Kept())
+    if kept.memory is None or kept.memory.shape != shape or sys.getrefcount(kept.memory) > ALONE:
+        kept.memory = torch.empty(shape).numpy()
+    return kept.memory
 
 
 def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:

@@ -1,0 +1,83 @@
+"""Which networks can run on bits: the order of layers, and the sizes of what goes between them."""
+
+from torch import nn
+
+from bnnlib.layers import (
+    BinaryActivation,
+    BinaryConv2d,
+    BinaryLinear,
+    Dropout,
+    MaxPool2x2,
+    ScaleInput,
+)
+from bnnlib.normalization import (
+    BatchNorm,
+    OrdinaryBatchNorm,
+    PrintedShiftBatchNorm,
+    Scale,
+    ShiftBatchNorm,
+)
+
+BINARY = (BinaryLinear, BinaryConv2d)
+PASSING = (nn.Flatten, nn.Identity, Dropout, nn.Dropout)  # evaluation computes nothing in them
+NORMALIZATIONS = (
+    BatchNorm,
+    OrdinaryBatchNorm,
+    PrintedShiftBatchNorm,
+    ShiftBatchNorm,
+    Scale,
+    nn.Identity,
+)
+ORDER = (
+    "a packed network begins with ScaleInput; then each binary layer is followed by MaxPool2x2 or "
+    "not, a normalization of bnnlib and, but for the last, BinaryActivation"
+)
+
+
+def require_order(network: nn.Module) -> None:
+    """Raise ValueError, naming the place, unless a network's layers are of these kinds in turn.
+
+    ScaleInput; then for each binary layer itself, perhaps MaxPool2x2 behind a convolution, a
+    normalization, and, but for the last, BinaryActivation; Flatten and dropout may stand before any
+    binary layer. The last one is dense.
+    """
+    if not isinstance(network, nn.Sequential):
+        raise ValueError(f"{ORDER}, all in one nn.Sequential, not a {type(network).__name__}")
+    allowed = (ScaleInput,)
+    for name, part in network.named_children():
+        if not isinstance(part, allowed):
+            raise ValueError(f"layer {name} is a {type(part).__name__}: {ORDER}")
+        allowed = _followers(part, allowed)
+    binary = [part for part in network if isinstance(part, BINARY)]
+    if allowed != (BinaryActivation,) or not isinstance(binary[-1], BinaryLinear):
+        raise ValueError(f"the last layers are no BinaryLinear with its normalization: {ORDER}")
+
+
+def _followers(part: nn.Module, allowed: tuple[type, ...]) -> tuple[type, ...]:
+    """What may stand behind a layer that was one of those allowed."""
+    if isinstance(part, BinaryConv2d):
+        return (MaxPool2x2, *NORMALIZATIONS)
+    if isinstance(part, BinaryLinear | MaxPool2x2):
+        return NORMALIZATIONS
+    if allowed[-len(NORMALIZATIONS) :] == NORMALIZATIONS:
+        return (BinaryActivation,)
+    return (*PASSING, *BINARY)  # behind the input, an activation, or what passes it on
+
+
+def require_sizes(network: nn.Sequential, shape: tuple[int, ...]) -> None:
+    """Raise ValueError, naming the layer, unless it takes images of this shape: (28, 28), or
+    (3, 32, 32) for convolutions. Sides are even where they are halved.
+    """
+    channels, side = (shape[0], shape[1]) if len(shape) == 3 else (shape[0] * shape[1], 1)
+    for name, part in network.named_children():
+        if isinstance(part, MaxPool2x2):
+            if side % 2:
+                raise ValueError(f"layer {name} can't halve images of {side} x {side} pixels")
+            side //= 2
+        if isinstance(part, BINARY):
+            dense = isinstance(part, BinaryLinear)
+            has, takes = channels * side**2 if dense else channels, part.weight.shape[1]
+            if has != takes:
+                what = "numbers" if dense else "channels"
+                raise ValueError(f"layer {name} reads {takes} {what}, but is given {has}")
+            channels, side = len(part.weight), 1 if dense else side
