@@ -35,7 +35,7 @@ CHUNK = 500  # images that the reference holds at a time, in float64
 # Of the features that LLVM names, those that decide which instructions products are made of.
 FLAGS = ("popcnt", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "avx512vnni")
 FLAGS += ("avxvnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "sve")
-KINDS = ("cpu-avx512", "cpu-avx2", "cpu", "cuda")  # of devices, by what their kernels are made of
+CPU_KINDS = ("cpu-avx512", "cpu-avx2", "cpu")  # of processors, by what their kernels are made of
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,12 @@ WARM_UP = Plan((), (16,), 64, (16,), (1,), "smoke", 0.0)  # compiles every kerne
 
 
 def kind(device: str) -> str:
-    """What the measurements of this machine's device are kept as: a word of KINDS."""
+    """What the measurements of this machine's device are kept as.
+
+    One of CPU_KINDS, or a GPU's compute capability, such as cuda-sm90.
+    """
     if device == "cuda":
-        return device
+        return "cuda-sm{}{}".format(*torch.cuda.get_device_capability())
     from bnnlib.kernels import cpu
 
     return "cpu-avx2" if cpu.looks_up() else "cpu-avx512" if cpu.counts_vectors() else "cpu"
@@ -72,8 +75,13 @@ def path(kind: str, what: str = "kernels") -> Path:
 
 
 def committed(what: str = "kernels") -> dict[str, dict]:
-    """Kind -> the committed measurements, in the order of KINDS. Raises ValueError if damaged."""
-    files = {kind: path(kind, what) for kind in KINDS}
+    """Kind -> the committed measurements: CPUs in the order of CPU_KINDS, then GPUs by name.
+
+    Raises ValueError if one is damaged.
+    """
+    gpus = sorted(path("cuda-sm*", what).parent.glob(path("cuda-sm*", what).name))
+    kinds = [*CPU_KINDS, *(file.stem.removeprefix(f"{what}-") for file in gpus)]
+    files = {kind: path(kind, what) for kind in kinds}
     return {kind: runs.read_record(file) for kind, file in files.items() if file.exists()}
 
 
@@ -150,14 +158,24 @@ def matmul_rows(m: int, n: int, k: int, seconds: float, device: str) -> list[dic
     def check(side: Side, result) -> dict:
         if result is None:  # the bound has none
             return {"exact": None}
-        result, wanted = torch.as_tensor(result), bits if side.output == "bits" else sums
-        return {"exact": result.shape == wanted.shape and bool((result == wanted).all())}
+        result = torch.as_tensor(result)
+        wanted = bits if side.output == "bits" else sums
+        return {"exact": equal(result, wanted)}
 
     sides = _ours(x, w, thresholds, device) + _others(x, w, device)
     if device == "cuda" and m <= 128:
         sides = [replace(side, call=recorded(side.call)) for side in sides]
     what = {"what": f"{m}x{n}x{k}", "kind": "matmul", "m": m, "n": n, "k": k}
     return [what | row for row in compare(sides, check, seconds, device)]
+
+
+def equal(result: Tensor, wanted: Tensor) -> bool:
+    """Whether a result of any dtype holds the wanted integers, shape and all.
+
+    torch would compare bfloat16 with int32 in bfloat16, where 257 is 256.
+    """
+    wide = torch.float64 if result.is_floating_point() else torch.int64
+    return torch.equal(result.to(wide), wanted.to(wide))
 
 
 def _ours(x: Tensor, w: Tensor, thresholds: Tensor, device: str) -> list[Side]:

@@ -37,13 +37,15 @@ def squared_hinge(scores: Tensor, labels: Tensor) -> Tensor:
 def evaluate(network: nn.Module, split: Images) -> tuple[float, float]:
     """(mean squared hinge loss, error in percent) over a whole split; leaves evaluation mode on."""
     network.eval()
-    loss, errors, ours = 0.0, 0, slice(parallel.rank(), None, parallel.size())
+    ours = slice(parallel.rank(), None, parallel.size())
+    loss = torch.zeros((), dtype=torch.float64, device=split.labels.device)
+    errors = torch.zeros_like(loss)  # both stay on the device: nothing waits for it in between
     for start in range(0, len(split.images), EVALUATION_BATCH)[ours]:
         labels = split.labels[start : start + EVALUATION_BATCH]
         scores = network(split.images[start : start + EVALUATION_BATCH])
-        loss += squared_hinge(scores, labels).item() * len(labels)
-        errors += (scores.argmax(1) != labels).sum().item()
-    loss, errors = parallel.total(loss, errors)
+        loss += squared_hinge(scores, labels).double() * len(labels)
+        errors += (scores.argmax(1) != labels).sum()
+    loss, errors = parallel.total(*torch.stack([loss, errors]).tolist())
     return loss / len(split.images), 100 * errors / len(split.images)
 
 
@@ -220,8 +222,10 @@ def _require_finite(state: State, recipe: Recipe) -> None:
             f"{recipe.name}: the training loss is {losses[step].item()} in epoch "
             f"{state.epoch + 1}, step {step + 1} of {steps}"
         )
-    for name, tensor in state.network.state_dict().items():
-        if not tensor.isfinite().all():
+    tensors = state.network.state_dict()
+    finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+    for name, all_finite in zip(tensors, finite, strict=True):
+        if not all_finite:
             raise FloatingPointError(
                 f"{recipe.name}: {name} is not finite in epoch {state.epoch + 1}, after step "
                 f"{len(losses)} of {steps}"

@@ -88,9 +88,11 @@ class Optimizer:
             parameter.clamp_(-1, 1)
 
     def zero_grad(self) -> None:
-        """Forget the gradients; `kernels.sign_product` writes the next ones into their memory."""
+        """Forget the gradients; on a CPU the next are written into their memory (sign_product)."""
         for parameter in self.parameters():
-            parameter.spare_gradient, parameter.grad = parameter.grad, None
+            if parameter.device.type == "cpu":
+                parameter.spare_gradient = parameter.grad
+            parameter.grad = None
 
     def _moments(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
         if parameter not in self.moments:

@@ -38,6 +38,17 @@ def latent(shape: tuple[int, ...]) -> Tensor:
     return memory.movedim((-1, -2), (0, 1))
 
 
+def laid_out(weight: Tensor) -> Tensor:
+    """A latent weight in the order of memory in which its device multiplies it; the same values.
+
+    cuDNN reads 3x3 filters channels last, (out, 3, 3, in). From (3, 3, in, out) it would copy the
+    weights and their gradients at every step. A dense weight is read as it lies on either device.
+    """
+    if weight.device.type == "cpu" or weight.dim() != 4:
+        return weight
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor, values: Values) -> Tensor:
     """x (B, in), weight (out, in), bias (out,) -> x sign(weight)^T + bias, (B, out).
 

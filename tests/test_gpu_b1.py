@@ -289,3 +289,12 @@ def test_a_binary_that_was_not_rewritten_is_refused(monkeypatch, tmp_path):
 def test_ptx_of_an_unknown_form_is_refused(ptx):
     with pytest.raises(RuntimeError, match="form known here"):
         gpu_b1.to_b1(ptx)
+
+
+def test_nothing_is_copied_where_nothing_is_added():
+    words = torch.zeros(40, 4, dtype=torch.int64)
+    bytes_of = torch.zeros(40, 48, dtype=torch.int8)
+    assert gpu_b1._in_sixteens(words).data_ptr() == words.data_ptr()
+    assert gpu_b1.int8_rows(bytes_of) is gpu_b1.int8_columns(bytes_of) is bytes_of
+    assert gpu_b1.int8_rows(bytes_of[:3, :7]).shape == (32, 16)
+    assert gpu_b1.int8_columns(bytes_of[:3, :7]).shape == (8, 16)

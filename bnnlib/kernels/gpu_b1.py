@@ -170,7 +170,9 @@ def tile_for(rows: int, columns: int) -> tuple[int, ...]:
 
 def _in_sixteens(words: Tensor) -> Tensor:
     """The same with rows that start at multiples of 16 bytes: Triton copies others byte by byte."""
-    words = F.pad(words, (0, words.shape[1] % 2)).contiguous()
+    if words.shape[1] % 2:
+        words = F.pad(words, (0, 1))
+    words = words.contiguous()
     return words if words.data_ptr() % 16 == 0 else words.clone()
 
 
@@ -234,14 +236,28 @@ def xnor_matmul(
     return matmul_signs(x, w, shape, thresholds)
 
 
+def int8_rows(x: Tensor) -> Tensor:
+    """x (M, K) int8 as torch's int8 product wants it on a GPU: 32 rows or more, K in sixteens.
+
+    Zeros are added for it, once and not with every product; without need x itself is returned.
+    """
+    added = (0, -x.shape[1] % 16, 0, max(0, 32 - x.shape[0]))
+    return F.pad(x, added) if any(added) else x
+
+
+def int8_columns(w: Tensor) -> Tensor:
+    """w (N, K) int8 likewise, as the right side of the product: N in eights, K in sixteens."""
+    added = (0, -w.shape[1] % 16, 0, -w.shape[0] % 8)
+    return F.pad(w, added) if any(added) else w
+
+
 def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
     """x (M, K), w (N, K) int8 -> x w^T (M, N) int32 by torch's own int8 product.
 
-    On a GPU that wants more than 16 rows, and columns in eights: zeros are added for it.
+    Copies nothing where `int8_rows` and `int8_columns` would add nothing.
     """
-    (m, k), n = x.shape, w.shape[0]
-    x = F.pad(x, (0, -k % 16, 0, max(0, 32 - m)))
-    return torch._int_mm(x, F.pad(w, (0, -k % 16, 0, -n % 8)).t())[:m, :n]
+    m, n = x.shape[0], w.shape[0]
+    return torch._int_mm(int8_rows(x), int8_columns(w).t())[:m, :n]
 
 
 def available(device: torch.device) -> bool:
