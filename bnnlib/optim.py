@@ -16,7 +16,7 @@ from bnnlib import fused
 from bnnlib.binarize import power_of_two
 from bnnlib.layers import BinaryConv2d, BinaryLinear
 from bnnlib.rounding import Rounding, round_gradient, round_latent
-from bnnlib.rules import FUSED, UPDATES, Rule
+from bnnlib.rules import FUSED, UPDATES, Rule, step_size
 
 if TYPE_CHECKING:  # recipes import this module for its enums
     from bnnlib.recipe import Recipe
@@ -65,21 +65,45 @@ class Optimizer:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            group["t"] += 1
+    def step(self, sizes: Tensor | None = None) -> None:
+        """Update every parameter once from its gradient.
+
+        sizes: None, or the groups' finished steps (groups,) on the device, as `step_sizes` lists
+        them; then `t` is left for the caller to count.
+        """
+        for index, group in enumerate(self.param_groups):
+            group["t"] += sizes is None
+            rate = group["learning_rate"] if sizes is None else sizes[index]
             for parameter in group["params"]:
                 grad = parameter.grad
                 if group["gradient_bits"]:
                     grad = round_gradient(grad, group["gradient_bits"], self.noise)
-                self._update(parameter, grad, group)
+                self._update(parameter, grad, rate, group)
                 if group["latent_bits"]:
                     parameter.copy_(round_latent(parameter, group["latent_bits"], self.noise))
 
-    def _update(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
+    def step_sizes(self, steps: int) -> Tensor:
+        """The next steps' sizes at the present learning rates: (groups, steps) float32, CPU."""
+        made: dict[tuple, list[float]] = {}  # most groups share theirs
+        for key in map(_schedule, self.param_groups):
+            if key not in made:
+                t, rate, scale = key
+                made[key] = [
+                    step_size(self.rule, t + n, rate, scale) for n in range(1, steps + 1)
+                ]
+        return torch.tensor([made[_schedule(group)] for group in self.param_groups])
+
+    def allocate(self) -> None:
+        """Make all moments now, not at the first step."""
+        for parameter in self.parameters():
+            self._moments(parameter)
+
+    def _update(
+        self, parameter: Tensor, grad: Tensor, rate: float | Tensor, group: dict
+    ) -> None:
         """The rule's update and the clipping, in one pass where there is one."""
         of = (parameter, grad, *self._moments(parameter), group["t"])
-        rate, scale, clip = group["learning_rate"], group["scale"], group["clip"]
+        scale, clip = group["scale"], group["clip"]
         if self.rule in FUSED and fused.fits(*of[:4]):
             FUSED[self.rule](*of, rate, scale, clip)
             return
@@ -98,6 +122,11 @@ class Optimizer:
         if parameter not in self.moments:
             self.moments[parameter] = {name: torch.zeros_like(parameter) for name in "mv"}
         return self.moments[parameter]["m"], self.moments[parameter]["v"]
+
+
+def _schedule(group: dict) -> tuple[int, float, float]:
+    """What a group's step sizes depend on."""
+    return group["t"], group["learning_rate"], group["scale"]
 
 
 def build_optimizer(
