@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnnlib import models, recipes, runs
+from bnnlib import models, numerics, recipes, runs
 from bnnlib.folding import PIXEL, Block
 from bnnlib.normalization import BatchNorm
 from bnnlib.recipe import Recipe
@@ -50,11 +50,8 @@ def _onednn(x: Tensor, w: Tensor) -> Tensor:
 
 
 def _tf32(x: Tensor, w: Tensor) -> Tensor:
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
+    with numerics.tensor_cores():
         return F.linear(x, w)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _int8_product(x: tuple[Tensor, int], w: tuple[Tensor, int]) -> Tensor:

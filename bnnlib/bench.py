@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnnlib import ROOT, baselines, folding, packed, recipes, runs
+from bnnlib import ROOT, baselines, folding, numerics, packed, recipes, runs
 from bnnlib.baselines import Product
 from bnnlib.kernels import reference
 from bnnlib.recipe import Recipe
@@ -93,7 +93,10 @@ def label(measured: dict) -> str:
 
 def run(plan: Plan, device: str, told: Callable[[list[dict]], None] = lambda rows: None) -> dict:
     """Measure all of a plan; `told` gets the rows of each shape once they are there."""
-    started, made, rows = time.monotonic(), runs.provenance(device), []
+    numerics.set_up(device)
+    started = time.monotonic()
+    made = runs.provenance(device)
+    rows: list[dict] = []
     for _ in _measured(WARM_UP, device):
         pass
     for some in _measured(plan, device):

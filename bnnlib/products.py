@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnnlib import fused
+from bnnlib import fused, numerics
 from bnnlib.binarize import binarize
 
 FEWEST_PRODUCTS = 100_000_000  # multiply-adds of layer and batch: below, torch's own are as fast
@@ -28,6 +28,8 @@ class Values(StrEnum):
 
 def arithmetic(device: str) -> str:
     """How products are formed on a device, for run records."""
+    if device == "cuda":
+        return numerics.described()
     fast = device == "cpu" and fused.AVAILABLE
     return "exact forward on bits, float32 backward by look-up" if fast else "float32"
 
@@ -56,6 +58,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, values: Values) -> Tensor:
     """
     if _pays(x, weight, values, len(x)):
         return _look_up(x, weight, values).add_(bias)
+    if _on_tensor_cores(x, values):
+        return TensorCoreProduct.apply(x, binarize(weight, cancel=False)) + bias
     return F.linear(x, binarize(weight, cancel=False), bias)
 
 
@@ -63,7 +67,44 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, values: Values) -> Tensor:
     """x (B, C, H, W), weight (out, C, 3, 3) -> 3x3 convolution with its signs, zero padding 1."""
     if _pays(x, weight, values, x[:, 0].numel()):
         return _look_up(x, weight, values).add_(bias[:, None, None])
+    if _on_tensor_cores(x, values):
+        return TensorCoreProduct.apply(x, binarize(weight, cancel=False)) + bias[:, None, None]
     return F.conv2d(x, binarize(weight, cancel=False), bias, padding=1)
+
+
+def _on_tensor_cores(x: Tensor, values: Values) -> bool:
+    """Whether a GPU's tensor cores sum this layer without loss: what it reads is signs."""
+    return x.device.type == "cuda" and values is not Values.REAL
+
+
+class TensorCoreProduct(torch.autograd.Function):
+    """A product or 3x3 convolution of signs in TF32, forward and backward: see `numerics`.
+
+    x (B, in), signs (out, in) -> (B, out); x (B, C, H, W), signs (out, C, 3, 3) -> (B, out, H, W).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, signs: Tensor) -> Tensor:
+        ctx.save_for_backward(x, signs)
+        return sums(x, signs)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, signs = ctx.saved_tensors
+        with numerics.tensor_cores():
+            if signs.dim() == 2:
+                return grad @ signs, grad.t() @ x
+            ones, wanted = [1, 1], [True, True, False]
+            grads = torch.ops.aten.convolution_backward(
+                grad, x, signs, None, ones, ones, ones, False, [0, 0], 1, wanted
+            )
+        return grads[0], grads[1]
+
+
+def sums(x: Tensor, signs: Tensor) -> Tensor:
+    """The forward product of `TensorCoreProduct` alone, without a gradient."""
+    with numerics.tensor_cores():
+        return F.linear(x, signs) if signs.dim() == 2 else F.conv2d(x, signs, padding=1)
 
 
 def _look_up(x: Tensor, weight: Tensor, values: Values) -> Tensor:

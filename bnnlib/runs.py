@@ -34,6 +34,7 @@ FRESH = ROOT / os.environ.get("BNN_RUNS", "build/runs")
 DETERMINING = (
     "analysis",
     "binarize",
+    "captured",
     "fit",
     "fused",
     "inputs",
@@ -50,6 +51,7 @@ DETERMINING = (
     "layers",
     "models",
     "normalization",
+    "numerics",
     "optim",
     "parallel",
     "pooling",
