@@ -88,6 +88,7 @@ class Captured:
             self.losses[:done] = torch.stack(self.state.losses)
         self.sizes[:, done:] = optimizer.step_sizes(len(self.losses) - done).to(self.sizes.device)
         self.cursor.fill_(done)
+        self._refresh()
 
     def replay(self) -> None:
         """The next step, launched and not waited for."""
@@ -102,7 +103,13 @@ class Captured:
 
     def _begin_again(self, before: dict) -> None:
         restore(self.state, before)
+        self._refresh()
         self.cursor.zero_()
+
+    def _refresh(self) -> None:
+        """The graph reads weights' signs where the last step left them: bring them up to date."""
+        if self.state.optimizer.one_pass:
+            self.state.optimizer.one_pass.refresh()
 
 
 def snapshot(state: State) -> dict:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
-from bnnlib import fused
+from bnnlib import fused, one_pass
 from bnnlib.binarize import power_of_two
 from bnnlib.layers import BinaryConv2d, BinaryLinear
+from bnnlib.one_pass import OnePass
 from bnnlib.rounding import Rounding, round_gradient, round_latent
 from bnnlib.rules import FUSED, UPDATES, Rule, step_size
 
@@ -56,10 +57,11 @@ class Optimizer:
         noise: Generator | None = None,
     ):
         defaults = {"learning_rate": learning_rate, "scale": 1.0, "clip": False, "t": 0}
-        defaults |= {"latent_bits": 0, "gradient_bits": 0}
+        defaults |= {"latent_bits": 0, "gradient_bits": 0, "latent": False}
         self.param_groups = [defaults | group for group in groups]
         self.rule, self.noise = rule, noise
         self.moments: dict[Tensor, dict[str, Tensor]] = {}  # parameter -> m and v
+        self.one_pass: OnePass | None = None  # on a GPU, from the first step on
 
     def parameters(self) -> list[Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]
@@ -71,16 +73,28 @@ class Optimizer:
         sizes: None, or the groups' finished steps (groups,) on the device, as `step_sizes` lists
         them; then `t` is left for the caller to count.
         """
+        counted = sizes is None
+        if counted and one_pass.fits(self.parameters()):
+            sizes = self.step_sizes(1)[:, 0].to(self.parameters()[0].device)
+        self.allocate()
+        joined = self.one_pass.joined if self.one_pass else ()
         for index, group in enumerate(self.param_groups):
-            group["t"] += sizes is None
+            group["t"] += counted
             rate = group["learning_rate"] if sizes is None else sizes[index]
             for parameter in group["params"]:
+                if parameter in joined:
+                    continue
                 grad = parameter.grad
                 if group["gradient_bits"]:
                     grad = round_gradient(grad, group["gradient_bits"], self.noise)
-                self._update(parameter, grad, rate, group)
+                if self.one_pass:
+                    self.one_pass.update_large(parameter, grad, index, sizes)
+                else:
+                    self._update(parameter, grad, rate, group)
                 if group["latent_bits"]:
                     parameter.copy_(round_latent(parameter, group["latent_bits"], self.noise))
+        if self.one_pass:
+            self.one_pass.update_small(sizes)
 
     def step_sizes(self, steps: int) -> Tensor:
         """The next steps' sizes at the present learning rates: (groups, steps) float32, CPU."""
@@ -94,9 +108,11 @@ class Optimizer:
         return torch.tensor([made[_schedule(group)] for group in self.param_groups])
 
     def allocate(self) -> None:
-        """Make all moments now, not at the first step."""
+        """Make what the first step would make: all moments, and on a GPU their common memory."""
         for parameter in self.parameters():
             self._moments(parameter)
+        if self.one_pass is None and one_pass.fits(self.parameters()):
+            self.one_pass = OnePass(self.rule, self.param_groups, self.moments)
 
     def _update(
         self, parameter: Tensor, grad: Tensor, rate: float | Tensor, group: dict
@@ -154,6 +170,7 @@ def parameter_groups(recipe: Recipe, network: nn.Module) -> list[dict]:
             "clip": _is_clipped(recipe, module, name),
             "latent_bits": recipe.latent_bits if _is_latent(module, name) else 0,
             "gradient_bits": recipe.gradient_bits if _is_latent(module, name) else 0,
+            "latent": _is_latent(module, name),
         }
         for module in network.modules()
         for name, parameter in module.named_parameters(recurse=False)

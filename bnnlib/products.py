@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bnnlib import fused, numerics
 from bnnlib.binarize import binarize
+from bnnlib.one_pass import signs_of
 
 FEWEST_PRODUCTS = 100_000_000  # multiply-adds of layer and batch: below, torch's own are as fast
 FEWEST_CHANNELS = 64  # in and out: a table serves all of them, and making it must pay
@@ -59,7 +60,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, values: Values) -> Tensor:
     if _pays(x, weight, values, len(x)):
         return _look_up(x, weight, values).add_(bias)
     if _on_tensor_cores(x, values):
-        return TensorCoreProduct.apply(x, binarize(weight, cancel=False)) + bias
+        return TensorCoreProduct.apply(x, weight, signs_of(weight)) + bias
     return F.linear(x, binarize(weight, cancel=False), bias)
 
 
@@ -68,7 +69,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor, values: Values) -> Tensor:
     if _pays(x, weight, values, x[:, 0].numel()):
         return _look_up(x, weight, values).add_(bias[:, None, None])
     if _on_tensor_cores(x, values):
-        return TensorCoreProduct.apply(x, binarize(weight, cancel=False)) + bias[:, None, None]
+        return TensorCoreProduct.apply(x, weight, signs_of(weight)) + bias[:, None, None]
     return F.conv2d(x, binarize(weight, cancel=False), bias, padding=1)
 
 
@@ -81,24 +82,25 @@ class TensorCoreProduct(torch.autograd.Function):
     """A product or 3x3 convolution of signs in TF32, forward and backward: see `numerics`.
 
     x (B, in), signs (out, in) -> (B, out); x (B, C, H, W), signs (out, C, 3, 3) -> (B, out, H, W).
+    signs: those of weight, which gets their gradient.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, signs: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, signs: Tensor) -> Tensor:
         ctx.save_for_backward(x, signs)
         return sums(x, signs)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, signs = ctx.saved_tensors
         with numerics.tensor_cores():
             if signs.dim() == 2:
-                return grad @ signs, grad.t() @ x
+                return grad @ signs, grad.t() @ x, None
             ones, wanted = [1, 1], [True, True, False]
             grads = torch.ops.aten.convolution_backward(
                 grad, x, signs, None, ones, ones, ones, False, [0, 0], 1, wanted
             )
-        return grads[0], grads[1]
+        return grads[0], grads[1], None
 
 
 def sums(x: Tensor, signs: Tensor) -> Tensor:

@@ -182,7 +182,8 @@ def test_tensor_core_products_have_torch_s_numbers_and_gradients():
         x, signs = (torch.randn(s, generator=generator).sign() for s in (x_shape, w_shape))
         plain = F.linear if len(x_shape) == 2 else lambda x, w: F.conv2d(x, w, padding=1)
         found = []
-        for product in (plain, TensorCoreProduct.apply):
+        ours = lambda x, w: TensorCoreProduct.apply(x, w, w.detach())  # noqa: E731
+        for product in (plain, ours):
             left, right = x.clone().requires_grad_(), signs.clone().requires_grad_()
             out = product(left, right)
             grad = torch.randint(-9, 10, out.shape, generator=torch.Generator().manual_seed(1))
