@@ -1,8 +1,6 @@
 """Binary tensor cores: emulated in Triton's interpreter, compiled, and run on a Hopper GPU."""
 
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from test_gpu import (  # noqa: E402
     outside_the_interpreter,
     signs,
     thresholds_at,
+    tool,
 )
 from triton import knobs  # noqa: E402
 
@@ -198,19 +197,6 @@ def compiled_b1(tile, capability: int, out: str, bits: bool = False):
     constants["FORM"] = gpu_b1.REWRITTEN
     types, options = {**TYPES, "out": out}, {"num_warps": warps, "num_stages": stages}
     return compiled(gpu_b1.product_b1, capability, types, constants, SIXTEENS, **options)
-
-
-def tool(kernel, tmp_path: Path, *arguments: str) -> str:
-    """What cuobjdump, which comes with Triton, says of a compiled kernel."""
-    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    if not program.exists():
-        pytest.skip("Triton came without cuobjdump: PTX checked, machine code not")
-    binary = tmp_path / "kernel.cubin"
-    binary.write_bytes(kernel.asm["cubin"])
-    path = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}  # for nvdisasm
-    command = [program, *arguments, binary]
-    done = subprocess.run(command, env=path, capture_output=True, text=True, check=True)
-    return done.stdout + done.stderr
 
 
 def assert_multiplies_bits(kernel, ptx: str, sass: str, tmp_path: Path) -> None:

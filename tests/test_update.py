@@ -16,9 +16,9 @@ from test_gpu import (  # noqa: E402
     compiled,
     interpret,
     outside_the_interpreter,
+    tool,
     where_kernels_run,
 )
-from test_gpu_b1 import tool  # noqa: E402
 
 from bnnlib import (  # noqa: E402
     captured,
