@@ -31,7 +31,7 @@ from torch import Tensor
 from triton import knobs
 
 from bnnlib.kernels import gpu
-from bnnlib.kernels.gpu import layout, pack_planes, pack_signs, pack_weights, xnor_conv2d
+from bnnlib.kernels.gpu import layout, pack_planes, pack_signs, pack_weights
 
 __all__ = ["layout", "pack_planes", "pack_signs", "pack_weights", "xnor_conv2d", "xnor_matmul"]
 
@@ -57,6 +57,7 @@ _RULES = (
 # A constant of the kernel, so that Triton's caches keep binaries made by different rules apart.
 REWRITTEN = "b1-" + hashlib.sha256(repr(_RULES).encode()).hexdigest()[:16]
 EMULATED = "emulated"
+KERNELS = ("product_b1", "convolution_b1")  # whose PTX is rewritten
 _launching = threading.Lock()
 
 
@@ -133,7 +134,7 @@ def _stages(backend=None, stages=None, options=None, language=None, capability=N
 
     def ptx(source, metadata):
         made = plain(source, metadata)  # which also notes the kernel's name
-        return to_b1(made) if metadata["name"] == product_b1.__name__ else made
+        return to_b1(made) if metadata["name"] in KERNELS else made
 
     stages["ptx"] = ptx
 
@@ -236,6 +237,23 @@ def xnor_matmul(
     return matmul_signs(x, w, shape, thresholds)
 
 
+def xnor_conv2d(
+    x: Tensor,
+    w: list[Tensor],
+    shape: tuple[int, int, int, int],
+    stride: int,
+    padding: int,
+    thresholds: Tensor | None,
+) -> Tensor:
+    """`gpu.xnor_conv2d`, by binary tensor cores where they are and it is 3x3 of signs."""
+    from bnnlib.kernels import gpu_b1_convolution as convolution
+
+    shape = tuple(shape)
+    if not convolution.fits(x, shape, stride, padding) or not available(x.device):
+        return gpu.xnor_conv2d(x, w, shape, stride, padding, thresholds)
+    return convolution.xnor_conv2d(x, w, shape, thresholds)
+
+
 def int8_rows(x: Tensor) -> Tensor:
     """x (M, K) int8 as torch's int8 product wants it on a GPU: 32 rows or more, K in sixteens.
 
@@ -282,7 +300,10 @@ def _doubt(index: int) -> str:
     if capability != (9, 0):
         return f"binary tensor cores were tried on capability 9.0 only, this is {capability}"
     try:
+        from bnnlib.kernels import gpu_b1_convolution
+
         compare(torch.device("cuda", index))
+        gpu_b1_convolution.compare(torch.device("cuda", index))
     except Exception as error:  # whatever it is, the popcount kernel is there
         return f"{type(error).__name__}: {error}"
     return ""
