@@ -1,4 +1,4 @@
-"""The benchmark's GPU sides, rehearsed on the CPU: in Triton's interpreter, with calls for graphs."""
+"""The GPU benchmark, rehearsed on the CPU: in Triton's interpreter, with calls for graphs."""
 
 from copy import deepcopy
 
