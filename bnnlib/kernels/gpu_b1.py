@@ -13,9 +13,8 @@ a . b = 4 pop(a & b) - 2 pop(a) - 2 pop(b) + K = 4 pop(a & b) - 2 pop(a) - (sum 
 
 Compiled for sm_80, 86, 89 and 90; never run on a GPU so far. `available` therefore compares results
 with the popcount kernel's on the device itself, and says no wherever it isn't Hopper.
-3x3 convolutions are `gpu_b1_convolution`'s; packed weights, and whatever else is not a product of many
-rows, are `gpu`'s. The caller
-has checked operands.
+3x3 convolutions are `gpu_b1_convolution`'s; packed weights, and whatever else is not a product of
+many rows, are `gpu`'s. The caller has checked operands.
 """
 
 import hashlib
