@@ -41,7 +41,7 @@ export PIP_ARGS
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help env data reproduce render results compare test test-long lint lab bench clean
+.PHONY: help env data reproduce render results compare test test-long floor lint lab bench clean
 
 help: ## this list
 	@echo "make TARGET [PROFILE=$(PROFILES)], quick by default"
@@ -68,6 +68,10 @@ test: lint ## check the code's style, then run the tests
 
 test-long: env ## try every fault and hostile input at length, for hours; writes docs/reliability.md
 	@"$(PY)" -m tools.reliability
+
+floor: ## make .venv-floor, of Python 3.12 and the least that training needs, and test in it
+	@python3.12 tools/setup_env.py .venv-floor requirements-floor.txt
+	@.venv-floor/bin/python -m pytest @tests/floor.txt
 
 lint: env ## check the style of code and notebooks
 	@"$(PY)" -m ruff check .

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import plain
-from bnnlib import ROOT, fit, models, optim, recipes, runs
+from bnnlib import ROOT, fit, models, numerics, optim, recipes, runs
 
 RECIPES = {"mlp": recipes.MNIST_THEANO, "convnet": recipes.CIFAR10_THEANO}
 SIDES = ("plain", "plain channels-last", "ours")
@@ -61,6 +61,7 @@ def stepper(side: str, name: str, device: str) -> Callable[[Tensor, Tensor], Ten
 
 def measure(side: str, name: str, steps: int, device: str) -> dict:
     """Seconds of every step after warm-up, and the process's peak memory in MB."""
+    numerics.set_up(device)
     train = stepper(side, name, device)
     seconds = []
     for images, labels in batches(name, WARM_UP + steps, device):

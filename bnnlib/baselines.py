@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnnlib import models, recipes, runs
+from bnnlib import models, numerics, recipes, runs
 from bnnlib.folding import PIXEL, Block
 from bnnlib.normalization import BatchNorm
 from bnnlib.recipe import Recipe
@@ -50,11 +50,13 @@ def _onednn(x: Tensor, w: Tensor) -> Tensor:
 
 
 def _tf32(x: Tensor, w: Tensor) -> Tensor:
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
+    with numerics.tensor_cores():
         return F.linear(x, w)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _int8_product(x: tuple[Tensor, int], w: tuple[Tensor, int]) -> Tensor:
+    """Padded operands, each with its true number of rows or columns -> (M, N) int32."""
+    return torch._int_mm(x[0], w[0])[: x[1], : w[1]]
 
 
 DEFAULT = Product("torch float32", "float32", _same, _same, F.linear)  # on a CPU that is MKL's
@@ -62,6 +64,9 @@ NUMPY = Product("NumPy float32", "float32", Tensor.numpy, Tensor.numpy, lambda x
 ONEDNN = Product("oneDNN float32", "float32", _same, _onednn_layout, _onednn)
 TF32 = Product("torch TF32", "float32", _same, _same, _tf32)
 BFLOAT16 = Product("torch bfloat16", "bfloat16", _bfloat16, _bfloat16, F.linear)
+
+
+LIBRARIES = tuple(product.name for product in (DEFAULT, NUMPY, ONEDNN))  # float32, on any device
 
 
 def float32_products(device: str) -> list[Product]:
@@ -74,9 +79,12 @@ def float32_products(device: str) -> list[Product]:
 def narrow_products(device: str) -> list[Product]:
     """Those of fewer bits: TF32 on a GPU, bfloat16, and int8, the last."""
     if device == "cuda":  # never run so far
-        from bnnlib.kernels.gpu_b1 import int8_matmul
+        from bnnlib.kernels.gpu_b1 import int8_columns, int8_rows
 
-        return [TF32, BFLOAT16, Product("torch int8", "int32", _int8, _int8, int8_matmul)]
+        # Zeros that the product wants are added outside of the time that is taken.
+        rows = lambda x: (int8_rows(_int8(x)), len(x))  # noqa: E731
+        columns = lambda w: (int8_columns(_int8(w)).t(), len(w))  # noqa: E731
+        return [TF32, BFLOAT16, Product("torch int8", "int32", rows, columns, _int8_product)]
     bytes_of = Product("torch int8", "int32", _int8, _int8, lambda x, w: torch._int_mm(x, w.t()))
     return [BFLOAT16, bytes_of]
 
@@ -144,7 +152,7 @@ def float_network(
             blocks[:-1], products, weights, normalizations, strict=False
         ):
             sums = _sums(block, by, x, w)
-            x = torch.where(F.batch_norm(sums, *normalization, eps=0.0) >= 0, 1.0, -1.0)
+            x = torch.where(_normalize(sums, *normalization) >= 0, 1.0, -1.0)
         return blocks[-1].real(_sums(blocks[-1], products[-1], x, weights[-1]))
 
     return run
@@ -161,6 +169,14 @@ def _sums(block: Block, by: Product, x: Tensor, w) -> Tensor:
         return torch.as_tensor(by.multiply(by.left(x.flatten(1)), w)).float()
     sums = F.conv2d(x, w, padding=1)
     return F.max_pool2d(sums, 2) if block.pooled else sums
+
+
+def _normalize(sums: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """torch's batch normalization in evaluation mode, with eps = 0.
+
+    `F.batch_norm` refuses eps = 0 in torch 2.11; what it calls does not.
+    """
+    return torch.batch_norm(sums, gamma, beta, mean, variance, False, 0.0, 0.0, True)
 
 
 def _normalization(block: Block) -> tuple[Tensor, ...]:

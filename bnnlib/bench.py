@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnnlib import ROOT, baselines, folding, packed, recipes, runs
+from bnnlib import ROOT, baselines, bench_gpu, folding, numerics, packed, recipes, runs
 from bnnlib.baselines import Product
 from bnnlib.files import print_anywhere
 from bnnlib.kernels import reference
@@ -36,8 +37,8 @@ CHUNK = 500  # images that the reference holds at a time, in float64
 # Of the features that LLVM names, those that decide which instructions products are made of.
 FLAGS = ("popcnt", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "avx512vnni")
 FLAGS += ("avxvnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "sve")
-# Of devices, by what their kernels are made of
-KINDS = ("cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-generic", "cuda")
+# Of processors, by what their kernels are made of
+CPU_KINDS = ("cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-generic")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Plan:
     seconds: float  # for each side of each row
 
 
+SIZES = ("squares", "rows", "mlp", "convnet")  # fields of a plan that list what is measured
 FULL = Plan((512, 1024, 4096, 8192), (1, 16, 64, 128), 4096, (10_000, 1), (100, 1), "paper", 0.6)
 QUICK = Plan((512, 1024, 2048), (1, 16), 4096, (200, 1), (20, 1), "paper", 0.2)
 SMOKE = Plan((64, 128), (1, 16), 128, (20, 1), (2, 1), "smoke", 0.005)
@@ -61,9 +63,12 @@ WARM_UP = Plan((), (16,), 64, (16,), (1,), "smoke", 0.0)  # compiles every kerne
 
 
 def kind(device: str) -> str:
-    """What the measurements of this machine's device are kept as: a word of KINDS."""
+    """What the measurements of this machine's device are kept as.
+
+    One of CPU_KINDS, or a GPU's compute capability, such as cuda-sm90.
+    """
     if device == "cuda":
-        return device
+        return "cuda-sm{}{}".format(*torch.cuda.get_device_capability())
     from bnnlib.kernels import processor
 
     return f"cpu-{processor.path()}"
@@ -75,8 +80,13 @@ def path(kind: str, what: str = "kernels") -> Path:
 
 
 def committed(what: str = "kernels") -> dict[str, dict]:
-    """Kind -> the committed measurements, in the order of KINDS. Raises ValueError if damaged."""
-    files = {kind: path(kind, what) for kind in KINDS}
+    """Kind -> the committed measurements: CPUs in the order of CPU_KINDS, then GPUs by name.
+
+    Raises ValueError if one is damaged.
+    """
+    gpus = sorted(path("cuda-sm*", what).parent.glob(path("cuda-sm*", what).name))
+    kinds = [*CPU_KINDS, *(file.stem.removeprefix(f"{what}-") for file in gpus)]
+    files = {kind: path(kind, what) for kind in kinds}
     return {kind: runs.read_record(file) for kind, file in files.items() if file.exists()}
 
 
@@ -107,21 +117,35 @@ def in_short(measured: dict) -> str:
     )
 
 
-def run(plan: Plan, device: str, told: Callable[[list[dict]], None] = lambda rows: None) -> dict:
-    """Measure all of a plan; `told` gets the rows of each shape once they are there."""
-    started, made, rows = time.monotonic(), runs.provenance(device), []
-    for _ in _measured(WARM_UP, device):
-        pass
-    for some in _measured(plan, device):
-        told(some)
-        rows += some
-    made["seconds"] = round(time.monotonic() - started, 3)
-    return {
+def run(
+    plan: Plan,
+    device: str,
+    told: Callable[[list[dict]], None] = lambda rows: None,
+    kept: Callable[[dict], None] = lambda content: None,
+) -> dict:
+    """Measure all of a plan; -> the content of its file.
+
+    Once the rows of a shape are there, `told` gets them, and `kept` the content so far.
+    """
+    numerics.set_up(device)
+    started = time.monotonic()
+    made = runs.provenance(device)
+    rows: list[dict] = []
+    if device == "cpu":  # what is recorded as a graph is warm
+        for _ in _measured(WARM_UP, device):
+            pass
+    content = {
         "schema": runs.SCHEMA,
         "provenance": made,
         "processor": processor(device),
         "rows": rows,
     }
+    for some in _measured(plan, device):
+        told(some)
+        rows += some
+        made["seconds"] = round(time.monotonic() - started, 3)
+        kept(content)
+    return content
 
 
 def _measured(plan: Plan, device: str) -> Iterator[list[dict]]:
@@ -173,17 +197,28 @@ def matmul_rows(m: int, n: int, k: int, seconds: float, device: str) -> list[dic
     def check(side: Side, result) -> dict:
         if result is None:  # the bound has none
             return {"exact": None}
-        result, wanted = torch.as_tensor(result), bits if side.output == "bits" else sums
-        return {"exact": result.shape == wanted.shape and bool((result == wanted).all())}
+        result = torch.as_tensor(result)
+        wanted = bits if side.output == "bits" else sums
+        return {"exact": equal(result, wanted)}
 
-    sides = _ours(x, w, thresholds, device) + _others(x, w, device)
-    if device == "cuda" and m <= 128:
-        sides = [replace(side, call=recorded(side.call)) for side in sides]
+    if device == "cuda":
+        sides = bench_gpu.matmul_sides(x, w, thresholds)
+    else:
+        sides = _ours(x, w, thresholds) + _others(x, w)
     what = {"what": f"{m}x{n}x{k}", "kind": "matmul", "m": m, "n": n, "k": k}
     return [what | row for row in compare(sides, check, seconds, device)]
 
 
-def _ours(x: Tensor, w: Tensor, thresholds: Tensor, device: str) -> list[Side]:
+def equal(result: Tensor, wanted: Tensor) -> bool:
+    """Whether a result of any dtype holds the wanted integers, shape and all.
+
+    torch would compare bfloat16 with int32 in bfloat16, where 257 is 256.
+    """
+    wide = torch.float64 if result.is_floating_point() else torch.int64
+    return torch.equal(result.to(wide), wanted.to(wide))
+
+
+def _ours(x: Tensor, w: Tensor, thresholds: Tensor) -> list[Side]:
     every, words, weights = torch.get_num_threads(), pack_signs(x), pack_weights(w)
     sides = [
         Side("ours", "int32", lambda: xnor_matmul(words, weights), every),
@@ -191,8 +226,6 @@ def _ours(x: Tensor, w: Tensor, thresholds: Tensor, device: str) -> list[Side]:
         Side("ours", "int32", lambda: xnor_matmul(pack_signs(x), weights), every, True),
         Side("ours", "bits", lambda: xnor_matmul(pack_signs(x), weights, thresholds), every, True),
     ]
-    if device == "cuda":
-        return sides + _ours_on_cuda(words, weights.tensors, weights.shape, thresholds)
     from bnnlib.kernels import plain
 
     if every > 1:
@@ -223,44 +256,13 @@ def _kernel_alone(words: Tensor, weights: PackedWeights, threads: int) -> Side:
     return Side("ours, the kernel alone", "int32", again, threads)
 
 
-def _ours_on_cuda(
-    words: Tensor, weights: list[Tensor], shape: tuple[int, int], thresholds: Tensor
-) -> list[Side]:
-    """Each kernel by name, whichever of them the op chooses."""
-    from bnnlib.kernels import gpu, gpu_b1
-
-    kernels = {"ours, popcount": gpu.xnor_matmul}
-    if gpu_b1.available(words.device):
-        kernels["ours, binary tensor cores"] = gpu_b1.xnor_matmul
-    return [
-        Side(name, output, lambda k=kernel, t=limits: k(words, weights, shape, t), 1)
-        for name, kernel in kernels.items()
-        for output, limits in (("int32", None), ("bits", thresholds))
-    ]
-
-
-def recorded(call: Callable[[], object]) -> Callable[[], object]:
-    """The same as a CUDA graph: launching few rows' kernels takes longer than they do."""
-    for _ in range(3):  # compiled and chosen before it is recorded
-        call()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = call()
-
-    def replay():
-        graph.replay()
-        return result
-
-    return replay
-
-
-def _others(x: Tensor, w: Tensor, device: str) -> list[Side]:
+def _others(x: Tensor, w: Tensor) -> list[Side]:
     every, work = torch.get_num_threads(), len(x) * w.numel()
-    products = baselines.float32_products(device)
-    products += baselines.narrow_products(device) if work <= MOST_NARROW else []
-    products += baselines.plain_products(device) if len(x) >= MANY_ROWS else []
+    products = baselines.float32_products("cpu")
+    products += baselines.narrow_products("cpu") if work <= MOST_NARROW else []
+    products += baselines.plain_products("cpu") if len(x) >= MANY_ROWS else []
     sides = [Side(by.name, by.output, _multiply(by, x, w), every) for by in products]
-    if every > 1 and device == "cpu" and work <= MOST_ON_ONE_THREAD:
+    if every > 1 and work <= MOST_ON_ONE_THREAD:
         told = (baselines.DEFAULT.name, baselines.ONEDNN.name)  # NumPy's BLAS asks nobody
         sides += [replace(side, threads=1) for side in sides if side.implementation in told]
     return sides
@@ -285,12 +287,43 @@ def network_rows(recipe: Recipe, batch: int, plan: Plan, device: str) -> list[di
         same = (result.argmax(1) == scores.argmax(1)).float().mean().item()
         return {"exact": torch.equal(result, scores), "same_classes": same}
 
-    bits, every = packed.pack(network), torch.get_num_threads()
-    calls = {"ours": bits} | _float_networks(folding.blocks(network), batch, device)
-    sides = [Side(name, "scores", lambda c=call: c(images), every) for name, call in calls.items()]
+    if device == "cuda":
+        sides = _network_sides_on_gpu(network, images, batch)
+    else:
+        calls = {"ours": packed.pack(network)}
+        calls |= _float_networks(folding.blocks(network), batch, device)
+        every = torch.get_num_threads()
+        sides = [Side(n, "scores", lambda c=call: c(images), every) for n, call in calls.items()]
     title = "MNIST MLP" if recipe.network == "mlp" else "CIFAR-10 ConvNet"
     what = {"what": f"{title}, batch {batch}", "kind": recipe.network, "batch": batch}
     return [what | row for row in compare(sides, check, plan.seconds, device)]
+
+
+def _network_sides_on_gpu(network, images: Tensor, batch: int) -> list[Side]:
+    """The packed network over cold copies of its weights, the float ones likewise."""
+    ways = [bench_gpu.Way("ours", "scores", packed.pack, lambda bits: bits(images))]
+    names = _float_networks(folding.blocks(network), batch, "cuda")
+    for name in names:
+        prepare = lambda net, n=name: _held(net, n, batch)  # noqa: E731
+        ways.append(bench_gpu.Way(name, "scores", prepare, lambda held: held.run(images)))
+    return [bench_gpu.side(way, network, deepcopy) for way in ways]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A float network, and what its weights take at four bytes each."""
+
+    run: Callable[[Tensor], Tensor]
+    size: int
+
+    def packed_bytes(self) -> int:
+        return self.size
+
+
+def _held(network, name: str, batch: int) -> _Held:
+    blocks = folding.blocks(network)
+    size = sum(block.signs.nbytes for block in blocks)
+    return _Held(_float_networks(blocks, batch, "cuda")[name], size)
 
 
 def _float_networks(blocks: list[folding.Block], batch: int, device: str) -> dict[str, Callable]:
@@ -308,13 +341,30 @@ def _float_networks(blocks: list[folding.Block], batch: int, device: str) -> dic
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bnnlib.bench", description=__doc__)
     parser.add_argument("--plan", choices=PLANS, default="full", help="quick: smaller shapes")
+    parser.add_argument(
+        "--only", nargs=2, metavar=("KIND", "SIZE"), help=f"KIND: {', '.join(SIZES)}"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="instead of results/bench/")
     options = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    content = run(PLANS[options.plan], device, show)
+    target = options.out or path(kind(device))
+    partial = target.with_name(f"{target.name}.partial")  # lost is at most the shape at hand
+    keep = lambda content: runs.write_record(partial, content)  # noqa: E731
+    content = run(_plan(options), device, show, keep)
     content["provenance"]["command"] = f"python -m bnnlib.bench --plan {options.plan}"
-    runs.write_record(options.out or path(kind(device)), content)
+    runs.write_record(target, content)
+    partial.unlink(missing_ok=True)
     return 0
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """The whole plan, or of it one kind of measurement of one size."""
+    plan = PLANS[options.plan]
+    if not options.only:
+        return plan
+    kind, size = options.only
+    empty = {name: () for name in SIZES}
+    return replace(plan, **(empty | {kind: (int(size),)}))
 
 
 if __name__ == "__main__":

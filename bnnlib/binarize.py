@@ -172,5 +172,9 @@ def ap2(x: Tensor) -> Tensor:
 
 
 def power_of_two(x: float) -> float:
-    """`ap2` of one Python number, in float64."""
-    return ap2(torch.tensor(x, dtype=torch.float64)).item()
+    """`ap2` of one Python number, in float64; without a tensor, as optimizers ask at every step."""
+    fraction, exponent = math.frexp(x)  # |x| = fraction 2^exponent, fraction in [1/2, 1)
+    if fraction == 0:
+        return 0.0
+    carried = int(abs(fraction) * 2**53) > math.isqrt(2 << 104)
+    return math.copysign(math.ldexp(1.0, exponent - 1 + carried), x)

@@ -5,21 +5,27 @@ derived from its seed. Several processes may make it, see `parallel`: each takes
 batch. Knows no files but the checkpoint it is given, no plots, no tables.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from bnnlib import analysis, models, optim, parallel, runs
+from bnnlib import analysis, models, numerics, optim, parallel, runs
 from bnnlib.checkpoints import Keeper, State
 from bnnlib.inputs import Images, TrainingData
 from bnnlib.recipe import Recipe
+
+if TYPE_CHECKING:  # it imports this module
+    from bnnlib.captured import Captured
 
 EVALUATION_BATCH = 500
 
@@ -37,13 +43,15 @@ def squared_hinge(scores: Tensor, labels: Tensor) -> Tensor:
 def evaluate(network: nn.Module, split: Images) -> tuple[float, float]:
     """(mean squared hinge loss, error in percent) over a whole split; leaves evaluation mode on."""
     network.eval()
-    loss, errors, ours = 0.0, 0, slice(parallel.rank(), None, parallel.size())
+    ours = slice(parallel.rank(), None, parallel.size())
+    loss = torch.zeros((), dtype=torch.float64, device=split.labels.device)
+    errors = torch.zeros_like(loss)  # both stay on the device: nothing waits for it in between
     for start in range(0, len(split.images), EVALUATION_BATCH)[ours]:
         labels = split.labels[start : start + EVALUATION_BATCH]
         scores = network(split.images[start : start + EVALUATION_BATCH])
-        loss += squared_hinge(scores, labels).item() * len(labels)
-        errors += (scores.argmax(1) != labels).sum().item()
-    loss, errors = parallel.total(loss, errors)
+        loss += squared_hinge(scores, labels).double() * len(labels)
+        errors += (scores.argmax(1) != labels).sum()
+    loss, errors = parallel.total(*torch.stack([loss, errors]).tolist())
     return loss / len(split.images), 100 * errors / len(split.images)
 
 
@@ -54,6 +62,7 @@ def first_images(split: Images, count: int) -> Images:
 
 def begin(recipe: Recipe, training: TrainingData, seed: int, device: str = "cpu") -> State:
     """A run before its first step: a function of the recipe, the input's scale and the seed."""
+    numerics.set_up(device)
     network = models.build_network(recipe, seed, device)
     network[0].scale.fill_(training.scale)
     network[0].offset.fill_(training.offset)
@@ -68,15 +77,22 @@ def begin(recipe: Recipe, training: TrainingData, seed: int, device: str = "cpu"
     )
 
 
+def gradients(
+    network: nn.Module, optimizer: optim.Optimizer, images: Tensor, labels: Tensor
+) -> Tensor:
+    """Forward and backward: fill the parameters' gradients. Returns the loss, detached."""
+    optimizer.zero_grad()
+    loss = squared_hinge(network(images), labels)
+    loss.backward()
+    return loss.detach()
+
+
 def step(network: nn.Module, optimizer: optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
     """Algorithm 1 of the paper once: forward, backward, update, clip. Returns the batch's loss.
 
     images, labels: this process's rows of the batch; loss and gradients are the whole batch's.
     """
-    optimizer.zero_grad()
-    loss = squared_hinge(network(images), labels)
-    loss.backward()
-    loss = loss.detach()
+    loss = gradients(network, optimizer, images, labels)
     parallel.average_([loss, *(parameter.grad for parameter in optimizer.parameters())])
     optimizer.step()
     return loss
@@ -100,6 +116,34 @@ def train_epoch(
             _require_finite(state, recipe)
             keeper.keep(state)
     return torch.stack(state.losses)
+
+
+def replay_epoch(
+    state: State, recipe: Recipe, captured: Captured, keeper: Keeper, progress: tqdm
+) -> Tensor:
+    """`train_epoch` by replaying a captured step."""
+    captured.begin()
+    for done in range(len(state.losses) + 1, len(captured.losses) + 1):
+        captured.replay()
+        progress.update()
+        if keeper.due():
+            captured.enter(done)
+            _require_finite(state, recipe)
+            keeper.keep(state)
+    captured.enter(len(captured.losses))
+    return torch.stack(state.losses)
+
+
+def _captured(state: State, recipe: Recipe, split: Images, device: str) -> tuple:
+    """(the captured step or None, how steps are made); on a CPU there is nothing to capture."""
+    if device != "cuda":
+        return None, "eager"
+    from bnnlib import captured
+
+    made, how = captured.prepared(state, recipe, split)
+    if made is None:
+        tqdm.write(f"{recipe.name}: steps are {how}")
+    return made, how
 
 
 def fit(
@@ -129,20 +173,27 @@ def fit(
     keeper = Keeper(checkpoint, runs.binding(recipe, training.sha256, seed, device))
     keeper.resume(state)
     parallel.require_same({"where it begins": f"epoch {state.epoch}, step {len(state.losses)}"})
+    captured, how = _captured(state, recipe, training.train, device)
     with _progress(recipe, training, seed, state) as progress:
         while state.epoch < recipe.epochs:
             rate = optim.learning_rate(recipe, state.epoch)
             optim.set_learning_rate(state.optimizer, rate)
             if not len(state.order):
                 _begin_epoch(state, len(training.train.images))
-            losses = train_epoch(state, recipe, training.train, keeper, progress)
+            if captured is None:
+                losses = train_epoch(state, recipe, training.train, keeper, progress)
+            else:
+                losses = replay_epoch(state, recipe, captured, keeper, progress)
             _require_finite(state, recipe)
             validation = _validate(state, recipe, training.validation)
             _end_epoch(state, rate, losses, *validation)
             _show_epoch(progress, state.history, recipe)
             if keeper.due():
                 keeper.keep(state)
-    return state.history, _select(state, training), state.network
+    outcome = _select(state, training)
+    if device == "cuda":
+        outcome["steps"] = how
+    return state.history, outcome, state.network
 
 
 def _select(state: State, training: TrainingData) -> dict:
@@ -220,8 +271,10 @@ def _require_finite(state: State, recipe: Recipe) -> None:
             f"{recipe.name}: the training loss is {losses[step].item()} in epoch "
             f"{state.epoch + 1}, step {step + 1} of {steps}"
         )
-    for name, tensor in state.network.state_dict().items():
-        if not tensor.isfinite().all():
+    tensors = state.network.state_dict()
+    finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+    for name, all_finite in zip(tensors, finite, strict=True):
+        if not all_finite:
             raise FloatingPointError(
                 f"{recipe.name}: {name} is not finite in epoch {state.epoch + 1}, after step "
                 f"{len(losses)} of {steps}"

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from bnnlib import draws, parallel
 from bnnlib.binarize import binarize
-from bnnlib.pooling import MaxPool
+from bnnlib.pooling import max_pool
 from bnnlib.products import Values, conv2d, latent, linear
 
 
@@ -183,7 +183,7 @@ class MaxPool2x2(nn.Module):
     """x (B, C, H, W), H and W even -> (B, C, H / 2, W / 2); the gradient goes to the largest."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return MaxPool.apply(x)
+        return max_pool(x)
 
 
 class Dropout(nn.Module):

@@ -35,7 +35,7 @@ from bnnlib.normalization import (
     Scale,
     ShiftBatchNorm,
 )
-from bnnlib.products import Values
+from bnnlib.products import Values, laid_out
 from bnnlib.recipe import Recipe
 
 CLASSES = 10
@@ -184,14 +184,23 @@ def build_network(recipe: Recipe, seed: int, device: str = "cpu") -> nn.Sequenti
         recipe.batch_norm,
         recipe.initialization,
     )
-    return build(
+    network = build(
         parts,
         recipe.network,
         recipe.hidden,
         recipe.dense,
         recipe.input_dropout,
         recipe.hidden_dropout,
-    ).to(device)
+    )
+    return on_device(network, device)
+
+
+def on_device(network: nn.Sequential, device: str) -> nn.Sequential:
+    """The network moved to a device, its latent weights laid out as the device reads them."""
+    network.to(device)
+    for layer in binary_layers(network).values():
+        layer.weight.data = laid_out(layer.weight.data)
+    return network
 
 
 def noise_generator(network: nn.Module) -> Generator | None:

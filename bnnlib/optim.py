@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
-from bnnlib import fused
+from bnnlib import fused, one_pass
 from bnnlib.binarize import power_of_two
 from bnnlib.layers import BinaryConv2d, BinaryLinear
+from bnnlib.one_pass import OnePass
 from bnnlib.rounding import Rounding, round_gradient, round_latent
-from bnnlib.rules import FUSED, UPDATES, Rule
+from bnnlib.rules import FUSED, UPDATES, Rule, step_size
 
 if TYPE_CHECKING:  # recipes import this module for its enums
     from bnnlib.recipe import Recipe
@@ -56,30 +57,69 @@ class Optimizer:
         noise: Generator | None = None,
     ):
         defaults = {"learning_rate": learning_rate, "scale": 1.0, "clip": False, "t": 0}
-        defaults |= {"latent_bits": 0, "gradient_bits": 0}
+        defaults |= {"latent_bits": 0, "gradient_bits": 0, "latent": False}
         self.param_groups = [defaults | group for group in groups]
         self.rule, self.noise = rule, noise
         self.moments: dict[Tensor, dict[str, Tensor]] = {}  # parameter -> m and v
+        self.one_pass: OnePass | None = None  # on a GPU, from the first step on
 
     def parameters(self) -> list[Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            group["t"] += 1
+    def step(self, sizes: Tensor | None = None) -> None:
+        """Update every parameter once from its gradient.
+
+        sizes: None, or the groups' finished steps (groups,) on the device, as `step_sizes` lists
+        them; then `t` is left for the caller to count.
+        """
+        counted = sizes is None
+        if counted and one_pass.fits(self.parameters()):
+            sizes = self.step_sizes(1)[:, 0].to(self.parameters()[0].device)
+        self.allocate()
+        joined = self.one_pass.joined if self.one_pass else ()
+        for index, group in enumerate(self.param_groups):
+            group["t"] += counted
+            rate = group["learning_rate"] if sizes is None else sizes[index]
             for parameter in group["params"]:
+                if parameter in joined:
+                    continue
                 grad = parameter.grad
                 if group["gradient_bits"]:
                     grad = round_gradient(grad, group["gradient_bits"], self.noise)
-                self._update(parameter, grad, group)
+                if self.one_pass:
+                    self.one_pass.update_large(parameter, grad, index, sizes)
+                else:
+                    self._update(parameter, grad, rate, group)
                 if group["latent_bits"]:
                     parameter.copy_(round_latent(parameter, group["latent_bits"], self.noise))
+        if self.one_pass:
+            self.one_pass.update_small(sizes)
 
-    def _update(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
+    def step_sizes(self, steps: int) -> Tensor:
+        """The next steps' sizes at the present learning rates: (groups, steps) float32, CPU."""
+        made: dict[tuple, list[float]] = {}  # most groups share theirs
+        for key in map(_schedule, self.param_groups):
+            if key not in made:
+                t, rate, scale = key
+                made[key] = [
+                    step_size(self.rule, t + n, rate, scale) for n in range(1, steps + 1)
+                ]
+        return torch.tensor([made[_schedule(group)] for group in self.param_groups])
+
+    def allocate(self) -> None:
+        """Make what the first step would make: all moments, and on a GPU their common memory."""
+        for parameter in self.parameters():
+            self._moments(parameter)
+        if self.one_pass is None and one_pass.fits(self.parameters()):
+            self.one_pass = OnePass(self.rule, self.param_groups, self.moments)
+
+    def _update(
+        self, parameter: Tensor, grad: Tensor, rate: float | Tensor, group: dict
+    ) -> None:
         """The rule's update and the clipping, in one pass where there is one."""
         of = (parameter, grad, *self._moments(parameter), group["t"])
-        rate, scale, clip = group["learning_rate"], group["scale"], group["clip"]
+        scale, clip = group["scale"], group["clip"]
         if self.rule in FUSED and fused.fits(*of[:4]):
             FUSED[self.rule](*of, rate, scale, clip)
             torch.autograd.graph.increment_version(parameter)  # torch didn't see it change
@@ -97,6 +137,11 @@ class Optimizer:
         if parameter not in self.moments:
             self.moments[parameter] = {name: torch.zeros_like(parameter) for name in "mv"}
         return self.moments[parameter]["m"], self.moments[parameter]["v"]
+
+
+def _schedule(group: dict) -> tuple[int, float, float]:
+    """What a group's step sizes depend on."""
+    return group["t"], group["learning_rate"], group["scale"]
 
 
 def build_optimizer(
@@ -124,6 +169,7 @@ def parameter_groups(recipe: Recipe, network: nn.Module) -> list[dict]:
             "clip": _is_clipped(recipe, module, name),
             "latent_bits": recipe.latent_bits if _is_latent(module, name) else 0,
             "gradient_bits": recipe.gradient_bits if _is_latent(module, name) else 0,
+            "latent": _is_latent(module, name),
         }
         for module in network.modules()
         for name, parameter in module.named_parameters(recurse=False)

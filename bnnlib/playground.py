@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bnnlib.binarize import Binarization
 from bnnlib.optim import Clip, Multiplier
-from bnnlib.packed import PackedNetwork, PixelInput
+from bnnlib.packed import ByteInput, PackedNetwork, PixelInput
 from bnnlib.recipe import Recipe
 from bnnlib.timing import seconds_of
 from bnnlib.xnor import xnor_matmul
@@ -81,7 +81,7 @@ def look_inside(network: PackedNetwork, digit: Tensor) -> Inside:
 
 
 def _require_digits(network: PackedNetwork) -> None:
-    if network.shape != (SIDE, SIDE) or not isinstance(network.first, PixelInput):
+    if network.shape != (SIDE, SIDE) or not isinstance(network.first, PixelInput | ByteInput):
         raise ValueError("the playground needs a network that reads digits of uint8 pixels")
 
 

@@ -16,16 +16,23 @@ def require_even(sides: tuple[int, ...], shape: tuple[int, ...]) -> None:
         raise ValueError(f"height and width must be even to be halved: {tuple(shape)}")
 
 
-class MaxPool(torch.autograd.Function):
-    """x (B, C, H, W) -> 2x2 maxima (B, C, H / 2, W / 2); of equals the first has the gradient.
+def max_pool(x: Tensor) -> Tensor:
+    """x (B, C, H, W) -> 2x2 maxima (B, C, H / 2, W / 2); the first of equals gets the gradient.
 
-    Until the backward pass our kernels keep a byte for each maximum, torch's eight. Raises
-    ValueError if H or W is odd.
+    Away from the CPU it is torch's own, under autograd: its backward pass keeps channels last,
+    where `F.max_unpool2d` would copy to and fro. Raises ValueError if H or W is odd.
+    """
+    require_even(x.shape[2:], x.shape)
+    return MaxPool.apply(x) if x.device.type == "cpu" else F.max_pool2d(x, 2)
+
+
+class MaxPool(torch.autograd.Function):
+    """The rule behind `max_pool` on a CPU: until the backward pass our kernels keep a byte for each
+    maximum, torch's eight.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        require_even(x.shape[2:], x.shape)
         if fused.fits(x) and x.is_contiguous(memory_format=torch.channels_last):
             out, places = _maxima(x)
         else:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnnlib import fused
+from bnnlib import fused, numerics
 from bnnlib.binarize import binarize
+from bnnlib.one_pass import signs_of
 from bnnlib.traced import traced
 
 FEWEST_PRODUCTS = 100_000_000  # multiply-adds of layer and batch: below, torch's own are as fast
@@ -31,6 +32,8 @@ class Values(StrEnum):
 
 def arithmetic(device: str) -> str:
     """How products are formed on a device, for run records."""
+    if device == "cuda":
+        return numerics.described()
     fast = device == "cpu" and fused.AVAILABLE
     return "exact forward on bits, float32 backward by look-up" if fast else "float32"
 
@@ -39,6 +42,17 @@ def latent(shape: tuple[int, ...]) -> Tensor:
     """An uninitialized weight (out, in) or (out, in, 3, 3) whose memory is (3, 3, in, out)."""
     memory = torch.empty(*shape[2:], shape[1], shape[0])
     return memory.movedim((-1, -2), (0, 1))
+
+
+def laid_out(weight: Tensor) -> Tensor:
+    """A latent weight in the order of memory in which its device multiplies it; the same values.
+
+    cuDNN reads 3x3 filters channels last, (out, 3, 3, in). From (3, 3, in, out) it would copy the
+    weights and their gradients at every step. A dense weight is read as it lies on either device.
+    """
+    if weight.device.type == "cpu" or weight.dim() != 4:
+        return weight
+    return weight.contiguous(memory_format=torch.channels_last)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Tensor:
@@ -55,6 +69,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Te
     if _pays(x, weight, values, len(x)):
         sums = _look_up(x, weight, values)
         return sums if bias is None else sums.add_(bias)
+    if _on_tensor_cores(x, values):
+        sums = TensorCoreProduct.apply(x, weight, signs_of(weight))
+        return sums if bias is None else sums + bias
     return F.linear(x, binarize(weight, cancel=False), bias)
 
 
@@ -71,6 +88,9 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Te
     if _pays(x, weight, values, x[:, 0].numel()):
         sums = _look_up(x, weight, values)
         return sums if bias is None else sums.add_(bias[:, None, None])
+    if _on_tensor_cores(x, values):
+        sums = TensorCoreProduct.apply(x, weight, signs_of(weight))
+        return sums if bias is None else sums + bias[:, None, None]
     x = x.contiguous() if values is Values.DRAWN else x
     return F.conv2d(x, binarize(weight, cancel=False), bias, padding=1)
 
@@ -82,6 +102,42 @@ def _require_exact(weight: Tensor) -> None:
             f"sums of signs would be rounded in {weight.dtype}: keep binary layers in float32; "
             "under torch.autocast they stay exact by themselves"
         )
+
+
+def _on_tensor_cores(x: Tensor, values: Values) -> bool:
+    """Whether a GPU's tensor cores sum this layer without loss: what it reads is signs."""
+    return x.device.type == "cuda" and values is not Values.REAL
+
+
+class TensorCoreProduct(torch.autograd.Function):
+    """A product or 3x3 convolution of signs in TF32, forward and backward: see `numerics`.
+
+    x (B, in), signs (out, in) -> (B, out); x (B, C, H, W), signs (out, C, 3, 3) -> (B, out, H, W).
+    signs: those of weight, which gets their gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, signs: Tensor) -> Tensor:
+        ctx.save_for_backward(x, signs)
+        return sums(x, signs)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, signs = ctx.saved_tensors
+        with numerics.tensor_cores():
+            if signs.dim() == 2:
+                return grad @ signs, grad.t() @ x, None
+            ones, wanted = [1, 1], [True, True, False]
+            grads = torch.ops.aten.convolution_backward(
+                grad, x, signs, None, ones, ones, ones, False, [0, 0], 1, wanted
+            )
+        return grads[0], grads[1], None
+
+
+def sums(x: Tensor, signs: Tensor) -> Tensor:
+    """The forward product of `TensorCoreProduct` alone, without a gradient."""
+    with numerics.tensor_cores():
+        return F.linear(x, signs) if signs.dim() == 2 else F.conv2d(x, signs, padding=1)
 
 
 def _pays(x: Tensor, weight: Tensor, values: Values, positions: int) -> bool:

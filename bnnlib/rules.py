@@ -1,5 +1,9 @@
 """How a gradient becomes a step: one pure function for each rule, and its one-pass form on a CPU.
 
+Each takes its learning rate as a number. Where steps are recorded and replayed (`captured`) nothing
+may be a number that changes: `learning_rate` is then a tensor () on the parameter's device, which
+holds the finished step as `step_size` makes it; `t` and `scale` are in it and not looked at again.
+
 A rule knows nothing of layers. What is special to binarized networks (the Glorot multiplier on the
 update and the clipping of latent weights) comes with a parameter's group. lua files are the
 authors' Torch7 code.
@@ -15,6 +19,8 @@ from torch import Tensor
 from bnnlib import fused
 from bnnlib.binarize import ap2, power_of_two
 
+PRINTED_BETA1 = 1 - 2**-3
+
 
 class Rule(StrEnum):
     """How a gradient becomes a step."""
@@ -25,13 +31,47 @@ class Rule(StrEnum):
     ADAMAX_DECAYING = "adamax-decaying"  # ours: as coded, but the stored second moment decays
 
 
+def adam_step(
+    t: int, learning_rate: float | Tensor, scale: float, beta1: float = 0.9, beta2: float = 0.999
+) -> float | Tensor:
+    """Adam's factor on the moved direction in step t; a tensor is that factor already."""
+    if isinstance(learning_rate, Tensor):
+        return learning_rate
+    return scale * learning_rate * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+
+
+def shifted_step(
+    t: int, learning_rate: float | Tensor, scale: float, beta1: float
+) -> float | Tensor:
+    """The same of the shift-based rules: a power of two, but for `scale`."""
+    if isinstance(learning_rate, Tensor):
+        return learning_rate
+    return scale * power_of_two(learning_rate / (1 - beta1**t))
+
+
+def step_size(rule: Rule, t: int, learning_rate: float, scale: float) -> float:
+    """A rule's factor in step t, counted from 1, with the rule's own betas."""
+    if rule is Rule.ADAM:
+        return adam_step(t, learning_rate, scale)
+    beta1 = PRINTED_BETA1 if rule is Rule.ADAMAX_PRINTED else 0.9
+    return shifted_step(t, learning_rate, scale, beta1)
+
+
+def _move(parameter: Tensor, direction: Tensor, divisor: Tensor, step: float | Tensor) -> None:
+    """parameter -= step direction / divisor, in place; all of one shape but a step ()."""
+    if isinstance(step, Tensor):
+        parameter.add_((direction * -step).div_(divisor))
+    else:
+        parameter.addcdiv_(direction, divisor, value=-step)
+
+
 def adam_update(
     parameter: Tensor,
     grad: Tensor,
     first_moment: Tensor,
     second_moment: Tensor,
     t: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     scale: float = 1.0,
     beta1: float = 0.9,
     beta2: float = 0.999,
@@ -50,8 +90,8 @@ def adam_update(
     """
     first_moment.lerp_(grad, 1 - beta1)
     second_moment.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    step = scale * learning_rate * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-    parameter.addcdiv_(first_moment, second_moment.sqrt().add_(eps), value=-step)
+    step = adam_step(t, learning_rate, scale, beta1, beta2)
+    _move(parameter, first_moment, second_moment.sqrt().add_(eps), step)
 
 
 def adamax_printed_update(
@@ -60,9 +100,9 @@ def adamax_printed_update(
     first_moment: Tensor,
     second_moment: Tensor,
     t: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     scale: float = 1.0,
-    beta1: float = 1 - 2**-3,
+    beta1: float = PRINTED_BETA1,
     beta2: float = 1 - 2**-10,
 ) -> None:
     r"""One update of shift-based AdaMax as the paper prints it (NIPS, Algorithm 2).
@@ -77,8 +117,11 @@ def adamax_printed_update(
     torch.maximum(second_moment.mul_(beta2), grad.abs(), out=second_moment)
     inverse = ap2(second_moment.reciprocal())
     inverse.masked_fill_(second_moment < torch.finfo(grad.dtype).tiny, 0)
-    step = scale * power_of_two(learning_rate / (1 - beta1**t))
-    parameter.addcmul_(first_moment, inverse, value=-step)
+    step = shifted_step(t, learning_rate, scale, beta1)
+    if isinstance(step, Tensor):
+        parameter.add_((first_moment * -step).mul_(inverse))
+    else:
+        parameter.addcmul_(first_moment, inverse, value=-step)
 
 
 def adamax_coded_update(
@@ -87,7 +130,7 @@ def adamax_coded_update(
     first_moment: Tensor,
     second_moment: Tensor,
     t: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     scale: float = 1.0,
     beta1: float = 0.9,
     beta2: float = 0.999,
@@ -103,8 +146,8 @@ def adamax_coded_update(
     first_moment.lerp_(grad, 1 - beta1)
     torch.maximum(second_moment.mul_(beta2), grad.abs(), out=second_moment)
     second_moment.copy_(ap2(second_moment).add_(eps))
-    step = scale * power_of_two(learning_rate / (1 - beta1**t))
-    parameter.addcdiv_(first_moment, second_moment, value=-step)
+    step = shifted_step(t, learning_rate, scale, beta1)
+    _move(parameter, first_moment, second_moment, step)
 
 
 def adamax_decaying_update(
@@ -113,7 +156,7 @@ def adamax_decaying_update(
     first_moment: Tensor,
     second_moment: Tensor,
     t: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     scale: float = 1.0,
     beta1: float = 0.9,
     beta2: float = 0.999,
@@ -125,8 +168,8 @@ def adamax_decaying_update(
     """
     first_moment.lerp_(grad, 1 - beta1)
     torch.maximum(second_moment.mul_(beta2), grad.abs(), out=second_moment)
-    step = scale * power_of_two(learning_rate / (1 - beta1**t))
-    parameter.addcdiv_(first_moment, ap2(second_moment).add_(eps), value=-step)
+    step = shifted_step(t, learning_rate, scale, beta1)
+    _move(parameter, first_moment, ap2(second_moment).add_(eps), step)
 
 
 UPDATES = {
@@ -143,7 +186,7 @@ def fused_adam(
     first_moment: Tensor,
     second_moment: Tensor,
     t: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     scale: float,
     clip: bool,
 ) -> None:
@@ -151,7 +194,7 @@ def fused_adam(
     from bnnlib.kernels import elementwise
 
     beta1, beta2, eps = 0.9, 0.999, 1e-8
-    step = scale * learning_rate * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+    step = float(adam_step(t, learning_rate, scale, beta1, beta2))
     arrays = [fused.flat(x) for x in (parameter, grad, first_moment, second_moment)]
     bound = 1.0 if clip else math.inf
     fused.run(elementwise.adam, arrays, step, beta2, 1 - beta1, 1 - beta2, eps, bound)
@@ -163,7 +206,7 @@ def fused_adamax_coded(
     first_moment: Tensor,
     second_moment: Tensor,
     t: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     scale: float,
     clip: bool,
 ) -> None:
@@ -171,7 +214,7 @@ def fused_adamax_coded(
     from bnnlib.kernels import elementwise
 
     beta1, beta2, eps = 0.9, 0.999, 2**-27
-    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    step = float(shifted_step(t, learning_rate, scale, beta1))
     arrays = [fused.flat(x) for x in (parameter, grad, first_moment, second_moment)]
     arrays.append(arrays[3].view(np.int32))
     bound = 1.0 if clip else math.inf

@@ -21,6 +21,7 @@ from bnnlib import (
     fit,
     memory,
     models,
+    numerics,
     parallel,
     progress,
     recipes,
@@ -57,6 +58,7 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
     finished = is_finished(path, profile, training.sha256)
     parallel.require_same({f"whether {path} is there": str(finished)})
     if not finished:
+        numerics.set_up(device)  # before the record says what is in force
         provenance = runs.provenance(device)
         with progress.shown(), memory.kept(), _interruption_told(recipe, seed, path):
             history, outcome, network = fit.fit(recipe, training, seed, device, _checkpoint(path))

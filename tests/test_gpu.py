@@ -80,6 +80,19 @@ def compiled(kernel, capability: int, arguments: dict, constants: dict, sixteens
     return compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
+def tool(kernel, tmp_path: Path, *arguments: str) -> str:
+    """What cuobjdump, which comes with Triton, says of a compiled kernel."""
+    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if not program.exists():
+        pytest.skip("Triton came without cuobjdump: PTX checked, machine code not")
+    binary = tmp_path / "kernel.cubin"
+    binary.write_bytes(kernel.asm["cubin"])
+    path = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}  # for nvdisasm
+    command = [program, *arguments, binary]
+    done = subprocess.run(command, env=path, capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
 def signs(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -216,19 +229,45 @@ def assert_counts(kernel) -> None:
     assert str(0x01010101) not in kernel.asm["ptx"] and str(0x55555555) not in kernel.asm["ptx"]
 
 
+TILES = [(PLAIN_MATRICES, *tile, False) for tile in ((128, 4), (128, 2), (32, 4), (32, 2))]
+PLANES = {name: 1 for name in PLAIN_MATRICES if name != "P"}  # 8 of them, of a dense first layer
+TILES += [(PLANES, 128, 4, False), (PLANES, 32, 2, False), ({}, 32, 1, True), ({}, 32, 1, False)]
+
+
 @outside_the_interpreter
-@pytest.mark.parametrize(
-    ("known", "tile", "step", "padded", "bits"),
-    [
-        (PLAIN_MATRICES, 128, 4, False, False),
-        (PLAIN_MATRICES, 32, 2, False, True),
-        ({}, 128, 4, True, True),
-        ({}, 32, 2, False, False),
-    ],
-)
-def test_tiles_compile_to_popc(known, tile, step, padded, bits):
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("bits", [False, True])
+@pytest.mark.parametrize(("known", "tile", "step", "padded"), TILES)
+def test_tiles_compile_to_popc_and_spill_nothing(
+    known, tile, step, padded, bits, capability, tmp_path
+):
     constants = {"BM": tile, "BN": 64, "STEP": step, "PADDED": padded, "BITS": bits, **known}
-    assert_counts(compiled(gpu.tile_kernel, 90, WORDS, constants, "x w out N PIXELS"))
+    kernel = compiled(gpu.tile_kernel, capability, WORDS, constants, "x w out N PIXELS")
+    assert_counts(kernel)
+    assert re.search(r"STACK:0 .*LOCAL:0 ", tool(kernel, tmp_path, "-res-usage"))
+
+
+def test_tiles_are_those_that_were_compiled():
+    """The compile-only test above is of what products ask for."""
+    compiled_ones = {tuple(given[1:3]) for given in TILES}
+    asked = {
+        gpu.tile(outputs, 4096, matrix, words)
+        for outputs in (1, 10**6)
+        for matrix in (True, False)
+        for words in (2, 4)
+    }
+    assert asked == compiled_ones
+
+
+@where_kernels_run
+def test_columns_of_dense_weights_are_made_once_and_follow_the_words():
+    x, w = packed(signs(12, 70)).to(DEVICE), gpu.pack_weights(signs(9, 70, seed=1).to(DEVICE))
+    first = gpu.xnor_matmul(x, w, (9, 70), None)
+    kept = w[0].columns[0]
+    assert torch.equal(gpu.xnor_matmul(x, w, (9, 70), None), first) and w[0].columns[0] is kept
+    w[0].copy_(gpu.pack_weights(signs(9, 70, seed=2).to(DEVICE))[0])
+    again = gpu.xnor_matmul(x, [w[0].clone(), w[1]], (9, 70), None)
+    assert torch.equal(gpu.xnor_matmul(x, w, (9, 70), None), again) and not (again == first).all()
 
 
 @outside_the_interpreter

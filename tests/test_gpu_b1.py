@@ -1,8 +1,6 @@
 """Binary tensor cores: emulated in Triton's interpreter, compiled, and run on a Hopper GPU."""
 
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from test_gpu import (  # noqa: E402
     outside_the_interpreter,
     signs,
     thresholds_at,
+    tool,
 )
 from triton import knobs  # noqa: E402
 
@@ -200,19 +199,6 @@ def compiled_b1(tile, capability: int, out: str, bits: bool = False):
     return compiled(gpu_b1.product_b1, capability, types, constants, SIXTEENS, **options)
 
 
-def tool(kernel, tmp_path: Path, *arguments: str) -> str:
-    """What cuobjdump, which comes with Triton, says of a compiled kernel."""
-    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    if not program.exists():
-        pytest.skip("Triton came without cuobjdump: PTX checked, machine code not")
-    binary = tmp_path / "kernel.cubin"
-    binary.write_bytes(kernel.asm["cubin"])
-    path = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}  # for nvdisasm
-    command = [program, *arguments, binary]
-    done = subprocess.run(command, env=path, capture_output=True, text=True, check=True)
-    return done.stdout + done.stderr
-
-
 def assert_multiplies_bits(kernel, ptx: str, sass: str, tmp_path: Path) -> None:
     """Every matrix instruction is the one for bits, the loop copies 16 bytes, nothing is spilt."""
     text = kernel.asm["ptx"]
@@ -289,3 +275,12 @@ def test_a_binary_that_was_not_rewritten_is_refused(monkeypatch, tmp_path):
 def test_ptx_of_an_unknown_form_is_refused(ptx):
     with pytest.raises(RuntimeError, match="form known here"):
         gpu_b1.to_b1(ptx)
+
+
+def test_nothing_is_copied_where_nothing_is_added():
+    words = torch.zeros(40, 4, dtype=torch.int64)
+    bytes_of = torch.zeros(40, 48, dtype=torch.int8)
+    assert gpu_b1._in_sixteens(words).data_ptr() == words.data_ptr()
+    assert gpu_b1.int8_rows(bytes_of) is gpu_b1.int8_columns(bytes_of) is bytes_of
+    assert gpu_b1.int8_rows(bytes_of[:3, :7]).shape == (32, 16)
+    assert gpu_b1.int8_columns(bytes_of[:3, :7]).shape == (8, 16)

@@ -6,11 +6,11 @@ import pytest
 import torch
 import twin
 
-from bnnlib import models, recipes
+from bnnlib import models, optim, recipes
 from bnnlib.layers import BinaryConv2d, BinaryLinear, Normalization
 from bnnlib.optim import Clip, Multiplier, build_optimizer, learning_rate, set_learning_rate
 from bnnlib.rounding import Rounding, round_gradient, round_latent
-from bnnlib.rules import UPDATES, Rule, adam_update
+from bnnlib.rules import UPDATES, Rule, adam_update, step_size
 
 
 def gradients(steps, shape, scale):
@@ -302,3 +302,28 @@ def test_a_halved_rate_is_a_power_of_two_in_every_epoch():
     assert exponents == [-7, -7, -8, -8, -9, -16]
     quick = replace(recipe, epochs=3, halve_every=0.5)
     assert [np.log2(learning_rate(quick, epoch)) for epoch in range(3)] == [-7, -9, -11]
+
+
+@pytest.mark.parametrize("rule", list(Rule))
+def test_a_step_size_in_a_tensor_moves_as_the_number_does(rule):
+    generator = torch.Generator().manual_seed(0)
+    by_number, by_tensor = ([torch.randn(70, 33, generator=generator)] for _ in range(2))
+    by_tensor[0].copy_(by_number[0])
+    for moved in (by_number, by_tensor):
+        moved += [torch.zeros(70, 33), torch.zeros(70, 33)]
+    for t in range(1, 51):
+        grad = torch.randn(70, 33, generator=generator) * 1e-3
+        grad[0] = 0
+        size = torch.tensor(step_size(rule, t, 2**-7, 3.3))
+        for moved, rate in ((by_number, 2**-7), (by_tensor, size)):
+            UPDATES[rule](moved[0], grad, *moved[1:], t, rate, 3.3)
+    assert all(map(torch.equal, by_number, by_tensor))
+
+
+def test_step_sizes_are_those_of_the_steps_to_come():
+    groups = [{"params": [], "scale": scale} for scale in (1.0, 7.5, 1.0)]
+    optimizer = optim.Optimizer(groups, Rule.ADAMAX_CODED, 0.01)
+    for group in optimizer.param_groups:
+        group["t"] = 4
+    wanted = [[step_size(Rule.ADAMAX_CODED, t, 0.01, s) for t in (5, 6)] for s in (1, 7.5, 1)]
+    assert torch.equal(optimizer.step_sizes(2), torch.tensor(wanted))

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from random_networks import DENSE, images, random_network, shuffle_values
 
-from bnnlib import ROOT, data, packed
+from bnnlib import ROOT, data, packed, recipes
+from bnnlib.baselines import network_for
 from bnnlib.binarize import Binarization
 from bnnlib.folding import reference
 from bnnlib.layers import (
@@ -402,3 +403,25 @@ def test_trained_networks_classify_as_their_float_networks(name, dataset, count)
     assert different.float().mean() < 1e-5
     assert torch.equal(packed.predict(bits, x), scores.argmax(1))
     assert (bits(x) - scores).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("recipe", [recipes.MNIST_THEANO, recipes.CIFAR10_THEANO])
+def test_a_first_layer_of_bytes_gives_the_bits_of_one_on_planes(recipe, monkeypatch):
+    """What a GPU's int8 product makes, on the CPU; border and negative factors among it."""
+    pytest.importorskip("triton", reason="triton is not installed: no GPU kernels")
+    network = network_for(recipe, "smoke")
+    for part in network:
+        if hasattr(part, "inv_std"):
+            part.gamma.data[::3] *= -1
+            part.gamma.data[1], part.beta.data[1] = 0, 0.5  # a bit that never changes
+            part.gamma.data[2], part.beta.data[2] = 0, -0.5
+    shape = (28, 28) if recipe.network == "mlp" else (3, 32, 32)
+    images = torch.randint(0, 256, (33, *shape), dtype=torch.uint8)
+    images[0], images[1] = 0, 255
+    wanted = packed.pack(network)
+    monkeypatch.setattr(packed, "_multiplies_bytes", lambda images: True)
+    made = packed.pack(network)
+    assert isinstance(made.first, packed.ByteInput) and made.packed_bytes() > 0
+    for ours, theirs in zip(made.hidden(images), wanted.hidden(images), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(made(images[:3]), wanted(images[:3]))

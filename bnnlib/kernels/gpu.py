@@ -200,6 +200,25 @@ def _columns(words: Tensor) -> Tensor:
     return halves(words).permute(1, 2, 0).contiguous()
 
 
+def _columns_of(w: Tensor) -> Tensor:
+    """`_columns` of a dense layer's words, made once: weights are multiplied again and again."""
+    kept = w.__dict__.get("columns")
+    if kept is None or kept[1] != w._version:
+        kept = w.columns = _columns(w[:, None]), w._version
+    return kept[0]
+
+
+def tile(outputs: int, n: int, matrix: bool, words: int) -> tuple[int, int]:
+    """(rows of a tile, words of K at a time): as much as registers hold without spilling.
+
+    A convolution keeps track of pixels and borders in as many registers as of sums.
+    """
+    if not matrix:
+        return 32, 1
+    large = outputs * words_for(n) >= 128 * PROCESSORS
+    return 128 if large else 32, 2 if words % 4 else 4
+
+
 def layout(
     shape: tuple[int, ...], planes: bool = False
 ) -> list[tuple[tuple[int, ...], torch.dtype]]:
@@ -256,7 +275,7 @@ def xnor_matmul(
     Raises ValueError where a size or a sum could exceed 31 bits.
     """
     if x.shape[0] > FEW_ROWS:
-        images, columns = x[:, None, None], [_columns(w[0][:, None]), w[1]]
+        images, columns = x[:, None, None], [_columns_of(w[0]), w[1]]
         return xnor_conv2d(images, columns, (*shape, 1, 1), 1, 0, thresholds)[:, 0, 0]
     rows, (n, k), planes = x.shape[0], shape, x.shape[1] if x.dim() == 3 else 1
     check_sizes(columns=n + 63, as_the_largest_sum=k << planes)
@@ -297,12 +316,13 @@ def xnor_conv2d(
     if outputs:
         images = _columns(x.reshape(pixels, planes, -1))
         halves_deep, bits = images.shape[1], thresholds is not None
-        bm = 128 if outputs * words_for(n) >= 128 * PROCESSORS else 32
+        matrix = kh * kw * height * width == 1 and padding == 0
+        bm, step = tile(outputs, n, matrix, halves_deep)
         with torch.cuda.device_of(x):
             tile_kernel[(triton.cdiv(outputs, bm) * words_for(n),)](
                 images, *w, halves(out), thresholds if bits else out, outputs, n, halves_deep,
                 channels, planes, pixels, height, width, ho, wo, kh, kw, stride, padding,
-                BM=bm, BN=64, STEP=2 if halves_deep % 4 else 4, PADDED=padding > 0, BITS=bits,
+                BM=bm, BN=64, STEP=step, PADDED=padding > 0, BITS=bits,
             )  # fmt: skip
     return out
 

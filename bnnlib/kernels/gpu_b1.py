@@ -13,8 +13,8 @@ a . b = 4 pop(a & b) - 2 pop(a) - 2 pop(b) + K = 4 pop(a & b) - 2 pop(a) - (sum 
 
 Compiled for sm_80, 86, 89 and 90; never run on a GPU so far. `available` therefore compares results
 with the popcount kernel's on the device itself, and says no wherever it isn't Hopper.
-Packed weights, and whatever is not a product of many rows, are `bnnlib.kernels.gpu`'s. The caller
-has checked operands.
+3x3 convolutions are `gpu_b1_convolution`'s; packed weights, and whatever else is not a product of
+many rows, are `gpu`'s. The caller has checked operands.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from torch import Tensor
 from triton import knobs
 
 from bnnlib.kernels import gpu
-from bnnlib.kernels.gpu import layout, pack_planes, pack_signs, pack_weights, xnor_conv2d
+from bnnlib.kernels.gpu import layout, pack_planes, pack_signs, pack_weights
 
 __all__ = ["layout", "pack_planes", "pack_signs", "pack_weights", "xnor_conv2d", "xnor_matmul"]
 
@@ -57,6 +57,7 @@ _RULES = (
 # A constant of the kernel, so that Triton's caches keep binaries made by different rules apart.
 REWRITTEN = "b1-" + hashlib.sha256(repr(_RULES).encode()).hexdigest()[:16]
 EMULATED = "emulated"
+KERNELS = ("product_b1", "convolution_b1")  # whose PTX is rewritten
 _launching = threading.Lock()
 
 
@@ -133,7 +134,7 @@ def _stages(backend=None, stages=None, options=None, language=None, capability=N
 
     def ptx(source, metadata):
         made = plain(source, metadata)  # which also notes the kernel's name
-        return to_b1(made) if metadata["name"] == product_b1.__name__ else made
+        return to_b1(made) if metadata["name"] in KERNELS else made
 
     stages["ptx"] = ptx
 
@@ -170,7 +171,9 @@ def tile_for(rows: int, columns: int) -> tuple[int, ...]:
 
 def _in_sixteens(words: Tensor) -> Tensor:
     """The same with rows that start at multiples of 16 bytes: Triton copies others byte by byte."""
-    words = F.pad(words, (0, words.shape[1] % 2)).contiguous()
+    if words.shape[1] % 2:
+        words = F.pad(words, (0, 1))
+    words = words.contiguous()
     return words if words.data_ptr() % 16 == 0 else words.clone()
 
 
@@ -234,14 +237,45 @@ def xnor_matmul(
     return matmul_signs(x, w, shape, thresholds)
 
 
+def xnor_conv2d(
+    x: Tensor,
+    w: list[Tensor],
+    shape: tuple[int, int, int, int],
+    stride: int,
+    padding: int,
+    thresholds: Tensor | None,
+) -> Tensor:
+    """`gpu.xnor_conv2d`, by binary tensor cores where they are and it is 3x3 of signs."""
+    from bnnlib.kernels import gpu_b1_convolution as convolution
+
+    shape = tuple(shape)
+    if not convolution.fits(x, shape, stride, padding) or not available(x.device):
+        return gpu.xnor_conv2d(x, w, shape, stride, padding, thresholds)
+    return convolution.xnor_conv2d(x, w, shape, thresholds)
+
+
+def int8_rows(x: Tensor) -> Tensor:
+    """x (M, K) int8 as torch's int8 product wants it on a GPU: 32 rows or more, K in sixteens.
+
+    Zeros are added for it, once and not with every product; without need x itself is returned.
+    """
+    added = (0, -x.shape[1] % 16, 0, max(0, 32 - x.shape[0]))
+    return F.pad(x, added) if any(added) else x
+
+
+def int8_columns(w: Tensor) -> Tensor:
+    """w (N, K) int8 likewise, as the right side of the product: N in eights, K in sixteens."""
+    added = (0, -w.shape[1] % 16, 0, -w.shape[0] % 8)
+    return F.pad(w, added) if any(added) else w
+
+
 def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
     """x (M, K), w (N, K) int8 -> x w^T (M, N) int32 by torch's own int8 product.
 
-    On a GPU that wants more than 16 rows, and columns in eights: zeros are added for it.
+    Copies nothing where `int8_rows` and `int8_columns` would add nothing.
     """
-    (m, k), n = x.shape, w.shape[0]
-    x = F.pad(x, (0, -k % 16, 0, max(0, 32 - m)))
-    return torch._int_mm(x, F.pad(w, (0, -k % 16, 0, -n % 8)).t())[:m, :n]
+    m, n = x.shape[0], w.shape[0]
+    return torch._int_mm(int8_rows(x), int8_columns(w).t())[:m, :n]
 
 
 def available(device: torch.device) -> bool:
@@ -266,7 +300,10 @@ def _doubt(index: int) -> str:
     if capability != (9, 0):
         return f"binary tensor cores were tried on capability 9.0 only, this is {capability}"
     try:
+        from bnnlib.kernels import gpu_b1_convolution
+
         compare(torch.device("cuda", index))
+        gpu_b1_convolution.compare(torch.device("cuda", index))
     except Exception as error:  # whatever it is, the popcount kernel is there
         return f"{type(error).__name__}: {error}"
     return ""
