@@ -4,11 +4,14 @@ A shortened run compresses the learning-rate schedule, never cuts it off; some a
 rate and end at a higher one. A schedule of halvings is compressed to six to ten stages: the
 hundred that the paper's words make of 1000 epochs on MNIST would, compressed, stop learning after
 a few. The rate is set by epoch, so in the shortest runs several halvings fall between two epochs.
+
+At `evening` each arm of notebooks 02 and 03 has the learning rate that its sweep chose, see
+`sweeps`.
 """
 
 from collections.abc import Iterable
 
-from bnnlib import ablations, catalogue
+from bnnlib import ablations, catalogue, sweeps
 from bnnlib.recipe import Recipe
 
 TINY = {
@@ -53,6 +56,9 @@ QUICK_GAPS_CIFAR10 = {"hidden": (8, 16, 32), "dense": 128, "epochs": 2, "train_i
 EVENING_OPEN = {"hidden": (512, 512, 512), "epochs": 10, "train_images": 15_000}
 # Few images, many times: a network must be able to overfit before anything can keep it from that.
 EVENING_REGULARIZERS = {"hidden": (512, 512, 512), "epochs": 20, "train_images": 3_000}
+# At these recipes' own width few epochs make networks that work.
+EVENING_GRADIENTS = {"epochs": 8}
+EVENING_SHIFT = {"epochs": 8, "halve_every": 1.0}
 # Several seeds on CPU: a quarter of the paper's widths.
 EVENING_CODES_MNIST = {"hidden": (1024, 1024, 1024), "epochs": 10}
 EVENING_CODES_CIFAR10 = {
@@ -83,6 +89,14 @@ def _each(chosen: Iterable[Recipe], changes: dict) -> dict[str, dict]:
     return {recipe.name: changes for recipe in chosen}
 
 
+def _swept(arms: Iterable[Recipe], changes: dict) -> dict[str, dict]:
+    """The same changes for arms at their chosen rates, and for the recipes that try three rates."""
+    arms, rates = tuple(arms), sweeps.chosen()
+    tried = [recipe for arm in arms for recipe in sweeps.SWEEPS.get(arm.name, ())]
+    chosen = {arm.name: changes | sweeps.chosen_fields(arm, rates) for arm in arms}
+    return _each(tried, changes) | chosen
+
+
 SMOKE = {
     **{recipe.name: TINY[recipe.network] for recipe in catalogue.PAPER},
     **_each(catalogue.SVHN_PART, TINY["convnet"]),
@@ -90,6 +104,7 @@ SMOKE = {
     **_each(ablations.CIFAR10_ABLATIONS, TINY["convnet"]),
     **_each(ablations.GRADIENTS, TINY["mlp"]),
     **_each(ablations.SHIFT, TINY["mlp"]),
+    **_each(sweeps.RATE_RECIPES, TINY["mlp"]),
     **_each(ablations.GAPS_MNIST, TINY["mlp"]),
     **_each(ablations.GAPS_CIFAR10, TINY["convnet"]),
     **_each(ablations.OPEN_BITS, TINY["mlp"]),
@@ -145,8 +160,8 @@ EVENING = {
     "svhn-part-torch7": EVENING_SVHN_PART_TORCH7,
     "svhn-part-torch7-code": EVENING_SVHN_PART_TORCH7,
     **_each(ablations.CIFAR10_ABLATIONS, EVENING_CIFAR10),
-    **_each(ablations.GRADIENTS, {"epochs": 10}),
-    **_each(ablations.SHIFT, {"epochs": 10, "halve_every": 1.25}),
+    **_swept(ablations.GRADIENTS, EVENING_GRADIENTS),
+    **_swept(ablations.SHIFT, EVENING_SHIFT),
     **_each(ablations.GAPS_MNIST, {"epochs": 10}),
     "gaps-mnist-shift": {"epochs": 10, "halve_every": 1.0},
     **_each(ablations.GAPS_CIFAR10, {"epochs": 5}),

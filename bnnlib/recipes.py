@@ -1,7 +1,8 @@
 """Every experiment as one frozen Recipe: the names, and the recipe at a profile.
 
-`recipe` says what a recipe is, `catalogue` and `ablations` hold the recipes, `profiles` what each
-profile changes in them, `citations` where their values come from; all are offered here.
+`recipe` says what a recipe is, `catalogue` and `ablations` hold the recipes, `sweeps` those that
+serve only to choose a learning rate, `profiles` what each profile changes in them, `citations`
+where their values come from; all are offered here.
 """
 
 from dataclasses import replace
@@ -13,8 +14,9 @@ from bnnlib.catalogue import PAPER, SVHN_PART
 from bnnlib.citations import SOURCES, Source  # noqa: F401
 from bnnlib.profiles import PROFILES
 from bnnlib.recipe import Preprocessing, Recipe  # noqa: F401
+from bnnlib.sweeps import RATE_RECIPES
 
-RECIPES = (*PAPER, *SVHN_PART, *ABLATIONS)
+RECIPES = (*PAPER, *SVHN_PART, *ABLATIONS)  # whose runs are results
 
 
 def at_profile(recipe: Recipe, profile: str) -> Recipe:
@@ -34,7 +36,7 @@ def lasting(recipe: Recipe, epochs: int) -> Recipe:
 
 def by_name(name: str) -> Recipe:
     """The named recipe. Raises ValueError for an unknown name."""
-    for recipe in RECIPES:
+    for recipe in (*RECIPES, *RATE_RECIPES):
         if recipe.name == name:
             return recipe
     raise ValueError(f"unknown recipe {name!r}: choose one of {', '.join(r.name for r in RECIPES)}")
@@ -42,4 +44,4 @@ def by_name(name: str) -> Recipe:
 
 def is_named(recipe: Recipe, profile: str) -> bool:
     """Whether this is a named recipe, at this profile, with nothing else changed."""
-    return any(recipe == at_profile(named, profile) for named in RECIPES)
+    return any(recipe == at_profile(named, profile) for named in (*RECIPES, *RATE_RECIPES))

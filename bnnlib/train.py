@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from bnnlib import (
+    averaged,
     checkpoints,
     data,
     estimate,
@@ -69,6 +70,7 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
             "seed": seed,
             "history": history,
             **outcome,
+            **averaged.outcome(recipe, network, training.test, seed),
             "provenance": {**provenance, **_origin(training), "seconds": _seconds(history)},
         }
         # A worker that was given up for lost may have ended the same run here meanwhile: the first
