@@ -1,0 +1,165 @@
+/* @NAME@: @BITS@ weights of one bit each. Written by python -m bnnlib.export.
+ *
+ * C99 without dependencies, for words of 8, 16, 32 or 64 bits (-DBNN_WORD=...). No arithmetic is
+ * done on real numbers: the scores are looked up, so they are the same on every machine.
+ *
+ *   int predict(const uint8_t pixels[@INPUTS@]);
+ *       the class of a picture
+ *   int bnn_inside(const uint8_t *pixels, bnn_word *bits, float *scores);
+ *       the same, with the bits of all hidden layers (BNN_HIDDEN_WORDS words, each layer starting
+ *       on a multiple of 64 bits) and the BNN_CLASSES scores
+ *
+ * With -DBNN_TEST there is a main, which tries the network on pictures whose bits and scores are
+ * known. With -DBNN_PORTABLE bits are counted without the compiler's help.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#ifndef BNN_WORD
+#if UINTPTR_MAX > 0xffffffffu
+#define BNN_WORD 64
+#else
+#define BNN_WORD 32
+#endif
+#endif
+
+/* W writes 64 bits of a row, given as two halves, as words. */
+#if BNN_WORD == 64
+typedef uint64_t bnn_word;
+#define W(low, high) ((uint64_t)(high) << 32 | (low))
+#elif BNN_WORD == 32
+typedef uint32_t bnn_word;
+#define W(low, high) (low), (high)
+#elif BNN_WORD == 16
+typedef uint16_t bnn_word;
+#define HALVES(x) (uint16_t)((x) & 0xffffu), (uint16_t)((x) >> 16)
+#define W(low, high) HALVES(low), HALVES(high)
+#else
+typedef uint8_t bnn_word;
+#define QUARTERS(x) \
+    (uint8_t)((x) & 0xffu), (uint8_t)((x) >> 8 & 0xffu), (uint8_t)((x) >> 16 & 0xffu), \
+    (uint8_t)((x) >> 24)
+#define W(low, high) QUARTERS(low), QUARTERS(high)
+#endif
+#define WORDS(bits) (((bits) + 63) / 64 * (64 / BNN_WORD))
+
+@SIZES@
+
+@TABLES@
+
+/* How many bits of a word are 1. */
+#if defined(__GNUC__) && !defined(BNN_PORTABLE)
+static inline int32_t count(bnn_word x)
+{
+    return BNN_WORD == 64 ? __builtin_popcountll(x) : __builtin_popcountl((unsigned long)x);
+}
+#else
+static int32_t count(uint64_t x)
+{
+    x -= x >> 1 & UINT64_C(0x5555555555555555);
+    x = (x & UINT64_C(0x3333333333333333)) + (x >> 2 & UINT64_C(0x3333333333333333));
+    x = (x + (x >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+    return (int32_t)(x * UINT64_C(0x0101010101010101) >> 56);
+}
+#endif
+
+static void set(bnn_word *bits, int place)
+{
+    bits[place / BNN_WORD] |= (bnn_word)((bnn_word)1 << place % BNN_WORD);
+}
+
+/* At how many places a row of weights and its input differ in sign. */
+static inline int32_t differ(const bnn_word *x, const bnn_word *row, int words)
+{
+    int32_t found = 0;
+    for (int i = 0; i < words; i++)
+        found += count(x[i] ^ row[i]);
+    return found;
+}
+
+/* The first layer reads the eight bits of each pixel, which weigh 1, 2, 4, ..., 128, as signs:
+ * together they are the integers 2 p - 255. planes: word i of plane b at 8 i + b. */
+static void first_layer(const uint8_t *pixels, bnn_word *bits)
+{
+    bnn_word planes[8 * WORDS(BNN_INPUTS)] = {0};
+    for (int k = 0; k < BNN_INPUTS; k++)
+        for (int b = 0; b < 8; b++)
+            planes[8 * (k / BNN_WORD) + b] |=
+                (bnn_word)((bnn_word)(pixels[k] >> b & 1) << k % BNN_WORD);
+    for (int n = 0; n < BNN_UNITS_1; n++) {
+        const bnn_word *row = rows_1 + (long)n * WORDS(BNN_INPUTS);
+        int32_t found[8] = {0}, sum = 255 * (int32_t)BNN_INPUTS;
+        for (int i = 0; i < WORDS(BNN_INPUTS); i++)
+            for (int b = 0; b < 8; b++)
+                found[b] += count(planes[8 * i + b] ^ row[i]);
+        for (int b = 0; b < 8; b++)
+            sum -= found[b] * ((int32_t)2 << b);
+        if (sum >= thresholds_1[n])
+            set(bits, n);
+    }
+}
+
+/* A further layer of K inputs: the sum is K - 2 differ, and the bit says whether it reaches the
+ * threshold. */
+static inline void layer(const bnn_word *x, const bnn_word *rows, const int32_t *thresholds,
+                         int units, int inputs, bnn_word *bits)
+{
+    for (int n = 0; n < units; n++)
+        if (inputs - 2 * differ(x, rows + (long)n * WORDS(inputs), WORDS(inputs)) >= thresholds[n])
+            set(bits, n);
+}
+
+int bnn_inside(const uint8_t *pixels, bnn_word *bits, float *scores)
+{
+    int best = 0;
+    memset(bits, 0, BNN_HIDDEN_WORDS * sizeof *bits);
+    first_layer(pixels, bits);
+@LAYERS@
+    for (int n = 0; n < BNN_CLASSES; n++) {
+        const bnn_word *row = rows_last + n * WORDS(BNN_LAST);
+        scores[n] = table[n][differ(bits + BNN_AT_LAST, row, WORDS(BNN_LAST))];
+        if (scores[n] > scores[best])
+            best = n;
+    }
+    return best;
+}
+
+int predict(const uint8_t pixels[BNN_INPUTS])
+{
+    bnn_word bits[BNN_HIDDEN_WORDS];
+    float scores[BNN_CLASSES];
+    return bnn_inside(pixels, bits, scores);
+}
+
+#ifdef BNN_TEST
+#include <stdio.h>
+
+#define BNN_TRIALS @TRIALS@
+static const uint8_t trial_pixels[BNN_TRIALS][BNN_INPUTS] = {
+@PIXELS@
+};
+static const bnn_word trial_bits[BNN_TRIALS][BNN_HIDDEN_WORDS] = {
+@TRIAL_BITS@
+};
+static const float trial_scores[BNN_TRIALS][BNN_CLASSES] = {
+@TRIAL_SCORES@
+};
+
+int main(void)
+{
+    int right = 0;
+    for (int i = 0; i < BNN_TRIALS; i++) {
+        bnn_word bits[BNN_HIDDEN_WORDS];
+        float scores[BNN_CLASSES];
+        int chosen = bnn_inside(trial_pixels[i], bits, scores), best = 0;
+        for (int n = 1; n < BNN_CLASSES; n++)
+            if (trial_scores[i][n] > trial_scores[i][best])
+                best = n;
+        right += chosen == best && predict(trial_pixels[i]) == best
+            && !memcmp(bits, trial_bits[i], sizeof bits)
+            && !memcmp(scores, trial_scores[i], sizeof scores);
+    }
+    printf("%d of %d pictures: every bit, score and class as expected\n", right, BNN_TRIALS);
+    return right != BNN_TRIALS;
+}
+#endif
