@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from bnnlib import ROOT, runs
 from bnnlib.claims import OURS, VERDICTS
-from tools import summary
+from tools import alive, summary
 from tools.files import replace_all
 from tools.pages import first_figure, page, render, title
 
@@ -61,6 +61,7 @@ def index(results: Path) -> str:
         theirs=[row for row in table if row.claim.origin != OURS],
         ours=[row for row in table if row.claim.origin == OURS],
         by_verdict=by_verdict,
+        playground=alive.piece("playground", compact=True),
         committed={row.claim.id: row for row in beside},
         cards=_cards(results),
         profiles={profile: executed(results / profile) for profile in PROFILES},
