@@ -13,7 +13,8 @@ from bnnlib import ROOT
 from bnnlib.packed import PackedNetwork
 from bnnlib.xnor import unpack_signs
 
-ENGINE = ROOT / "study" / "playground" / "browser" / "engine.js"
+BROWSER = ROOT / "study" / "playground" / "browser"
+ENGINE = BROWSER / "engine.js"
 NODE = shutil.which("node")
 needed = pytest.mark.skipif(NODE is None, reason="no Node.js")
 # base64 of a blob and of pictures -> base64 of what each picture gives: the words of all hidden
@@ -34,9 +35,14 @@ function answers(blob, pictures) {
 """
 
 
-def run_in_node(script: str, *arguments):
-    """The engine, then the body of a function of `given`, a list -> what it returns (JSON)."""
-    source = f"{ENGINE.read_text('utf-8')}{ANSWERS}\n"
+def run_in_node(script: str, *arguments, files: tuple[str, ...] = ("engine",)):
+    """Run scripts of the page, then the body of a function of `given`, the list of arguments.
+
+    Returns what the body does, through JSON. Pieces find no place here, so only their functions
+    are there.
+    """
+    source = "const document = { querySelectorAll: () => [] };\n"
+    source += "\n".join((BROWSER / f"{name}.js").read_text("utf-8") for name in files) + ANSWERS
     source += "const given = JSON.parse(process.getBuiltinModule('fs').readFileSync(0, 'utf8'));\n"
     source += f"console.log(JSON.stringify((() => {{{script}}})()));\n"
     command = [NODE, "--input-type=commonjs", "-e", source]

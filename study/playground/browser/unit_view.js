@@ -18,12 +18,12 @@ function unitView(root, model, begins) {
   const beside = element("div", "unit-beside", body);
   const told = element("p", "unit-told", beside, { "aria-live": "polite" });
   const label = element("label", "slider", beside, {}, "Threshold ");
-  const value = element("output", "value", label);
+  const value = element("output", "at", label);
   const slider = element("input", "threshold", label, { type: "range", step: 1 });
   const help =
     "Move the threshold and see which bits of the layers behind follow, and the scores. Click a " +
     "weight to flip it (with keys: arrows, then Enter): the sum changes by 2, in the first layer " +
-    "by twice what its pixel counts.";
+    "by 2 |2p − 255| for a pixel of value p.";
   element("p", "note", beside, {}, help);
   let sums = null;
   let opened = null;
