@@ -174,6 +174,15 @@ def test_the_command_line_says_what_it_cannot_read(model, tmp_path, capsys):
     assert not (tmp_path / "n.c").exists()
 
 
+def test_without_onnx_only_that_form_is_refused(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "bnnlib.export.onnx", raising=False)
+    assert main([str(model), "--onnx"]) == 2
+    assert "onnx" in capsys.readouterr().err
+    assert main([str(model), "--c"]) == 0
+
+
 def test_exports_import_nothing_of_the_study():
     program = "import sys, bnnlib.export.__main__; print(*[m for m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
