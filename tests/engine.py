@@ -73,7 +73,8 @@ def as_answers(text: str, units: list[int]) -> tuple[list[np.ndarray], np.ndarra
 def expected(
     network: PackedNetwork, pictures: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """What `bnnlib.packed` makes of pictures (B, 784) uint8, in the same form."""
+    """What `bnnlib.packed` makes of pictures (B, inputs) uint8, in the same form; bits of
+    convolutions are (B, H, W, N)."""
     images = torch.from_numpy(pictures.reshape(-1, *network.shape))
     bits = [
         (unpack_signs(words, len(layer.thresholds)) > 0).numpy().astype(np.uint8)

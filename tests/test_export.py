@@ -28,9 +28,12 @@ OTHERS = {  # further processors: how to compile for them, how to run what was c
 }
 
 
-@pytest.fixture(scope="module", params=[(70, 130), (64,), (3, 33, 5)], ids=str)
+NETWORKS = [("mlp", (70, 130)), ("mlp", (64,)), ("mlp", (3, 33, 5)), ("convnet", (9, 70))]
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids=str)
 def network(request):
-    return random_network("mlp", request.param, Normalization.EXACT)
+    return random_network(*request.param, Normalization.EXACT)
 
 
 def pictures(network, count=8):
@@ -50,11 +53,12 @@ def try_out(made, *emulator):
     return subprocess.run([*emulator, str(made)], capture_output=True, text=True)
 
 
-def call(library, exported, pixels, word=64):
+def call(library, exported, pixels):
     """What a C file compiled as a library makes of pictures (B, inputs), as `expected` has it."""
     entry = ctypes.CDLL(str(library))
-    units = [len(layer.signs) for layer in exported.hidden]
-    sizes = [-(-n // 64) * 8 for n in units]  # bytes
+    shapes = [bits.shape[1:] for bits in inside(exported, pixels[:1])[0]]
+    units = [shape[0] for shape in shapes]
+    sizes = [8 * -(-n // 64) * int(np.prod(s[1:])) for n, s in zip(units, shapes, strict=True)]
     bits, scores, classes = [[] for _ in units], [], []
     for picture in pixels:
         words, found = np.zeros(sum(sizes), np.uint8), np.zeros(10, np.float32)
@@ -62,17 +66,20 @@ def call(library, exported, pixels, word=64):
         classes.append(entry.bnn_inside(*pointers))
         assert entry.predict(pointers[0]) == classes[-1]
         parts = np.split(words, np.cumsum(sizes)[:-1])
-        for own, part, n in zip(bits, parts, units, strict=True):
-            own.append(np.unpackbits(part, bitorder="little")[:n])
+        for own, part, shape in zip(bits, parts, shapes, strict=True):
+            places = np.unpackbits(part, bitorder="little").reshape(*shape[1:], -1)
+            own.append(places[..., : shape[0]])
         scores.append(found)
     return [np.stack(own) for own in bits], np.stack(scores), np.array(classes)
 
 
 @pytest.mark.parametrize("kind", list(Normalization))
-def test_the_integers_are_those_of_the_packed_network(kind):
-    network = random_network("mlp", (70, 130), kind)
-    pixels = pictures(network, 30)
+@pytest.mark.parametrize(("network", "hidden"), [("mlp", (70, 130)), ("convnet", (9, 70))])
+def test_the_integers_are_those_of_the_packed_network(network, hidden, kind):
+    network = random_network(network, hidden, kind)
+    pixels = pictures(network, 10)
     bits, scores = inside(convert(network, "n"), pixels)
+    bits = [np.moveaxis(each, 1, -1) for each in bits]
     assert same((bits, scores, scores.argmax(1)), expected(packed.pack(network), pixels))
 
 
@@ -126,10 +133,9 @@ def test_trial_pictures_reach_both_ends():
     assert all(0 < (picture == 0).mean() < 1 for picture in drawn[3:])
 
 
-def test_what_is_no_mlp_of_signs_on_pixels_is_refused_in_words():
+def test_what_is_no_network_of_signs_on_pixels_is_refused_in_words():
     none = Binarization.NONE
     wrong = {
-        "this one convolves": random_network("convnet", (8, 8), Normalization.EXACT),
         "read uint8 pixels": random_network(
             "mlp", (64,), Normalization.EXACT, ScaleInput(0.01, -0.4)
         ),
@@ -138,6 +144,12 @@ def test_what_is_no_mlp_of_signs_on_pixels_is_refused_in_words():
     for words, network in wrong.items():
         with pytest.raises(ValueError, match=words):
             convert(network, "n")
+
+
+def test_a_network_that_convolves_is_not_for_pages():
+    exported = convert(random_network("convnet", (8, 8), Normalization.EXACT), "pictures")
+    with pytest.raises(ValueError, match="pictures convolves"):
+        js.blob(exported)
 
 
 def test_a_name_stays_in_its_comment():

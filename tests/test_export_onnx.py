@@ -26,16 +26,21 @@ def run(made, pixels, inner=()):
     return session.run(None, {"pixels": pixels})
 
 
-@pytest.mark.parametrize("hidden", [(70, 130), (64,), (3, 33, 5)], ids=str)
+@pytest.mark.parametrize(
+    ("network", "hidden"),
+    [("mlp", (70, 130)), ("mlp", (64,)), ("mlp", (3, 33, 5)), ("convnet", (9, 70))],
+    ids=str,
+)
 @pytest.mark.parametrize("kind", [Normalization.EXACT, Normalization.SHIFT_CODED])
-def test_onnx_runtime_computes_the_same(hidden, kind):
+def test_onnx_runtime_computes_the_same(network, hidden, kind):
     from bnnlib.export.onnx import model
 
-    network = random_network("mlp", hidden, kind)
+    network = random_network(network, hidden, kind)
     pixels = images(network, 20).numpy()
-    inner = [f"bits_{number + 1}" for number in range(len(hidden))]
-    scores, classes, *signs = run(model(convert(network, "n")), pixels, inner)
-    found = ([(each > 0).astype(np.uint8) for each in signs], scores, classes)
+    exported = convert(network, "n")
+    inner = [f"bits_{number + 1}" for number in range(len(exported.hidden))]
+    scores, classes, *signs = run(model(exported), pixels, inner)
+    found = ([np.moveaxis(each > 0, 1, -1) for each in signs], scores, classes)
     assert all(np.array_equal(np.abs(each), np.ones_like(each)) for each in signs)
     assert same(found, expected(packed.pack(network), pixels.reshape(20, -1)))
 

@@ -25,7 +25,12 @@ WORD = 32  # JavaScript's operators on bits take 32 of them
 
 
 def blob(network: SignNetwork) -> bytes:
-    """The network as bytes, laid out as this module says."""
+    """The network as bytes, laid out as this module says.
+
+    Raises ValueError for convolutions, which `engine.js` doesn't compute.
+    """
+    if any(layer.convolves for layer in network.hidden):
+        raise ValueError(f"{network.name} convolves; pages run networks of dense layers alone")
     layers = (*network.hidden, network.last)
     parts = [MAGIC, struct.pack("<I", len(layers))]
     parts += [struct.pack("<II", *layer.signs.shape) for layer in layers]

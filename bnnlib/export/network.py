@@ -1,4 +1,4 @@
-"""The integers of a packed MLP, in NumPy: what every export writes down.
+"""The integers of a packed network, in NumPy: what every export writes down.
 
 A hidden bit is [sum >= threshold], as in `bnnlib.folding`. A score depends on one integer alone,
 the number of places d at which the last layer's row and its input differ (the sum is K - 2 d), so
@@ -7,23 +7,36 @@ gives, rounding included; whoever reads it needs no arithmetic on real numbers a
 scores on every machine.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from bnnlib.folding import PIXEL, Block, blocks, fold, reads_pixels
 from bnnlib.models import load_network
+from bnnlib.packed import DIGITS, PICTURES
 
 
 @dataclass(frozen=True, eq=False)
 class HiddenLayer:
-    """Signs (N, K) bool, True for +1, and thresholds (N,) int32."""
+    """Dense, or a 3x3 convolution with zeros around; the latter may be pooled, 2x2.
+
+    signs: (N, K) or (N, C, 3, 3) bool, True for +1; inputs of a dense layer are in the order
+    channel, row, column. thresholds: (N,) int32. by_and: (N,) bool, the channels that pool by AND
+    instead of OR, or None where nothing is pooled.
+    """
 
     signs: np.ndarray
     thresholds: np.ndarray
+    by_and: np.ndarray | None
+
+    @property
+    def convolves(self) -> bool:
+        return self.signs.ndim == 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,18 +49,19 @@ class ScoreLayer:
 
 @dataclass(frozen=True, eq=False)
 class SignNetwork:
-    """Hidden layers, first to last, and the scores; reads pictures of `inputs` uint8 pixels.
+    """Hidden layers, first to last, and the scores; reads uint8 images of `shape`.
 
     The name is printed in comments: one line.
     """
 
     name: str
+    shape: tuple[int, ...]
     hidden: tuple[HiddenLayer, ...]
     last: ScoreLayer
 
     @property
     def inputs(self) -> int:
-        return self.hidden[0].signs.shape[1]
+        return math.prod(self.shape)
 
     @property
     def bits(self) -> int:
@@ -58,8 +72,8 @@ class SignNetwork:
 def read(path: str | Path) -> SignNetwork:
     """Read a network file (`models.save_network`).
 
-    Raises ValueError, in one sentence, for a damaged file and for a network that isn't an MLP of
-    signs that reads uint8 pixels, and OSError where there is no file.
+    Raises ValueError, in one sentence, for a damaged file and for a network that isn't one of signs
+    that reads uint8 pixels, and OSError where there is no file.
     """
     path = Path(path)
     if not path.is_file():
@@ -74,21 +88,21 @@ def read(path: str | Path) -> SignNetwork:
 def convert(network: nn.Sequential, name: str) -> SignNetwork:
     """The integers of a network as `models.build` makes it.
 
-    Raises ValueError for convolutions, for inputs that aren't uint8 pixels, and as `blocks` does.
+    Raises ValueError for inputs that aren't pixels scaled to [-1, 1], and as `blocks` does.
     """
     *hidden, last = blocks(network)
-    if any(block.signs.dim() != 2 for block in hidden):
-        raise ValueError("only networks of dense layers can be exported, this one convolves")
     if not reads_pixels(network):
-        raise ValueError("only networks that read uint8 pixels can be exported")
+        raise ValueError("only networks that read uint8 pixels, scaled to [-1, 1], can be exported")
     printed = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return SignNetwork(printed, tuple(map(_hidden, hidden)), _last(last))
+    shape = DIGITS if hidden[0].signs.dim() == 2 else PICTURES
+    return SignNetwork(printed, shape, tuple(map(_hidden, hidden)), _last(last))
 
 
 def _hidden(block: Block) -> HiddenLayer:
     thresholds, flipped = fold(block)
-    signs = (block.signs > 0) ^ flipped[:, None]
-    return HiddenLayer(signs.numpy(), thresholds.numpy())
+    signs = (block.signs > 0) ^ flipped.view(-1, *(1,) * (block.signs.dim() - 1))
+    by_and = flipped.numpy() if block.pooled else None
+    return HiddenLayer(signs.numpy(), thresholds.numpy(), by_and)
 
 
 def _last(block: Block) -> ScoreLayer:
@@ -107,21 +121,35 @@ def pack_rows(signs: np.ndarray, word: int) -> np.ndarray:
 
 
 def inside(network: SignNetwork, pictures: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pictures (B, inputs) uint8 -> the bits (B, N) bool of each hidden layer, scores (B, 10)
-    float32: what an export must compute, in plain NumPy. Sums are exact, since float64 holds them.
+    """Pictures (B, inputs) uint8 -> the bits of each hidden layer, (B, N) or (B, N, H, W) bool,
+    pooled, and scores (B, 10) float32: what an export must compute, without packing. Sums are
+    exact, since float64 holds them.
     """
-    x = 2.0 * pictures - PIXEL
+    x = torch.from_numpy(2.0 * pictures - PIXEL).view(-1, *network.shape)
     bits = []
     for layer in network.hidden:
-        bits.append(_product(x, layer.signs) >= layer.thresholds)
-        x = np.where(bits[-1], 1.0, -1.0)
+        bits.append(_bits(x, layer))
+        x = torch.where(bits[-1], 1.0, -1.0).double()
     k = network.last.signs.shape[1]
-    differing = ((k - _product(x, network.last.signs)) / 2).astype(np.int64)  # (B, 10)
-    return bits, np.take_along_axis(network.last.scores.T, differing, axis=0)
+    differing = ((k - _sums(x, network.last.signs)) / 2).long().numpy()  # (B, 10)
+    scores = np.take_along_axis(network.last.scores.T, differing, axis=0)
+    return [each.numpy() for each in bits], scores
 
 
-def _product(x: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    return x @ np.where(signs, 1.0, -1.0).T
+def _bits(x: Tensor, layer: HiddenLayer) -> Tensor:
+    sums = _sums(x, layer.signs)
+    thresholds = torch.from_numpy(layer.thresholds)
+    on = sums >= thresholds.view(-1, *(1,) * (sums.dim() - 2))
+    if layer.by_and is None:
+        return on
+    by_or = F.max_pool2d(on.double(), 2) > 0
+    by_and = F.max_pool2d((~on).double(), 2) == 0
+    return torch.where(torch.from_numpy(layer.by_and)[:, None, None], by_and, by_or)
+
+
+def _sums(x: Tensor, signs: np.ndarray) -> Tensor:
+    weights = torch.from_numpy(np.where(signs, 1.0, -1.0))
+    return F.conv2d(x, weights, padding=1) if signs.ndim == 4 else F.linear(x.flatten(1), weights)
 
 
 def trial_pictures(inputs: int) -> np.ndarray:

@@ -6,8 +6,8 @@
  *   int predict(const uint8_t pixels[@INPUTS@]);
  *       the class of a picture
  *   int bnn_inside(const uint8_t *pixels, bnn_word *bits, float *scores);
- *       the same, with the bits of all hidden layers (BNN_HIDDEN_WORDS words, each layer starting
- *       on a multiple of 64 bits) and the BNN_CLASSES scores
+ *       the same, with the bits of all hidden layers, pooled (BNN_HIDDEN_WORDS words; each layer,
+ *       of a convolution each place, begins on a multiple of 64 bits), and BNN_CLASSES scores
  *
  * With -DBNN_TEST there is a main, which tries the network on pictures whose bits and scores are
  * known. With -DBNN_PORTABLE bits are counted without the compiler's help.
@@ -41,6 +41,7 @@ typedef uint8_t bnn_word;
     (uint8_t)((x) >> 24)
 #define W(low, high) QUARTERS(low), QUARTERS(high)
 #endif
+#define ALL ((bnn_word)~(bnn_word)0)
 #define WORDS(bits) (((bits) + 63) / 64 * (64 / BNN_WORD))
 
 @SIZES@
@@ -77,43 +78,120 @@ static inline int32_t differ(const bnn_word *x, const bnn_word *row, int words)
     return found;
 }
 
-/* The first layer reads the eight bits of each pixel, which weigh 1, 2, 4, ..., 128, as signs:
- * together they are the integers 2 p - 255. planes: word i of plane b at 8 i + b. */
-static void first_layer(const uint8_t *pixels, bnn_word *bits)
+/* The bits of a layer: the sum is K - 2 differ, and a bit says whether it reaches the threshold.
+ * words: of a row, whose gaps are 0 on both sides and never differ. */
+static inline void dense(const bnn_word *x, const bnn_word *rows, const int32_t *thresholds,
+                         int units, int inputs, int words, bnn_word *bits)
+{
+    for (int n = 0; n < units; n++)
+        if (inputs - 2 * differ(x, rows + (long)n * words, words) >= thresholds[n])
+            set(bits, n);
+}
+
+/* Pixels p are the integers 2 p - 255: their eight bits, as signs, weigh 1, 2, 4, ..., 128.
+ * planes: word i of plane b at 8 i + b. inside: which bits count, or NULL for all; terms: how
+ * many those are. */
+static inline int32_t weighted(const bnn_word *planes, const bnn_word *inside, const bnn_word *row,
+                               int terms, int words)
+{
+    int32_t found[8] = {0}, sum = 255 * (int32_t)terms;
+    for (int i = 0; i < words; i++)
+        for (int b = 0; b < 8; b++)
+            found[b] += count((bnn_word)((planes[8 * i + b] ^ row[i]) & (inside ? inside[i] : ALL)));
+    for (int b = 0; b < 8; b++)
+        sum -= found[b] * ((int32_t)2 << b);
+    return sum;
+}
+
+static inline void set_planes(bnn_word *planes, int place, uint8_t pixel)
+{
+    for (int b = 0; b < 8; b++)
+        planes[8 * (place / BNN_WORD) + b] |=
+            (bnn_word)((bnn_word)(pixel >> b & 1) << place % BNN_WORD);
+}
+
+static inline void first_dense(const uint8_t *pixels, const bnn_word *rows,
+                               const int32_t *thresholds, int units, bnn_word *bits)
 {
     bnn_word planes[8 * WORDS(BNN_INPUTS)] = {0};
     for (int k = 0; k < BNN_INPUTS; k++)
-        for (int b = 0; b < 8; b++)
-            planes[8 * (k / BNN_WORD) + b] |=
-                (bnn_word)((bnn_word)(pixels[k] >> b & 1) << k % BNN_WORD);
-    for (int n = 0; n < BNN_UNITS_1; n++) {
-        const bnn_word *row = rows_1 + (long)n * WORDS(BNN_INPUTS);
-        int32_t found[8] = {0}, sum = 255 * (int32_t)BNN_INPUTS;
-        for (int i = 0; i < WORDS(BNN_INPUTS); i++)
-            for (int b = 0; b < 8; b++)
-                found[b] += count(planes[8 * i + b] ^ row[i]);
-        for (int b = 0; b < 8; b++)
-            sum -= found[b] * ((int32_t)2 << b);
-        if (sum >= thresholds_1[n])
+        set_planes(planes, k, pixels[k]);
+    for (int n = 0; n < units; n++) {
+        const bnn_word *row = rows + (long)n * WORDS(BNN_INPUTS);
+        if (weighted(planes, NULL, row, BNN_INPUTS, WORDS(BNN_INPUTS)) >= thresholds[n])
             set(bits, n);
     }
 }
 
-/* A further layer of K inputs: the sum is K - 2 differ, and the bit says whether it reaches the
- * threshold. */
-static inline void layer(const bnn_word *x, const bnn_word *rows, const int32_t *thresholds,
-                         int units, int inputs, bnn_word *bits)
+/* Convolutions are 3x3 with zeros around: a place beyond the border adds nothing. Images lie
+ * place by place, a place's channels beginning on a multiple of 64 bits; pixels channel by
+ * channel. */
+static inline int beyond(int y, int x, int side)
 {
-    for (int n = 0; n < units; n++)
-        if (inputs - 2 * differ(x, rows + (long)n * WORDS(inputs), WORDS(inputs)) >= thresholds[n])
-            set(bits, n);
+    return y < 0 || x < 0 || y >= side || x >= side;
+}
+
+static inline void first_convolution(int side, const uint8_t *pixels, const bnn_word *rows,
+                                     const int32_t *thresholds, int units, bnn_word *bits)
+{
+    enum { CHANNELS = 3, PLACES = 9 * CHANNELS };
+    for (int at = 0; at < side * side; at++) {
+        bnn_word planes[8 * WORDS(PLACES)] = {0}, inside[WORDS(PLACES)] = {0};
+        int terms = 0;
+        for (int k = 0; k < PLACES; k++) {
+            int y = at / side + k % 9 / 3 - 1, x = at % side + k % 3 - 1;
+            if (beyond(y, x, side))
+                continue;
+            set(inside, k);
+            set_planes(planes, k, pixels[(k / 9 * side + y) * side + x]);
+            terms++;
+        }
+        for (int n = 0; n < units; n++) {
+            const bnn_word *row = rows + (long)n * WORDS(PLACES);
+            if (weighted(planes, inside, row, terms, WORDS(PLACES)) >= thresholds[n])
+                set(bits + (long)at * WORDS(units), n);
+        }
+    }
+}
+
+static inline void convolution(const bnn_word *x, const bnn_word *rows, const int32_t *thresholds,
+                               int side, int units, int channels, bnn_word *bits)
+{
+    const int words = WORDS(channels);
+    for (int at = 0; at < side * side; at++)
+        for (int n = 0; n < units; n++) {
+            int32_t sum = 0;
+            for (int tap = 0; tap < 9; tap++) {
+                int row = at / side + tap / 3 - 1, column = at % side + tap % 3 - 1;
+                if (!beyond(row, column, side))
+                    sum += channels - 2 * differ(x + ((long)row * side + column) * words,
+                                                 rows + ((long)n * 9 + tap) * words, words);
+            }
+            if (sum >= thresholds[n])
+                set(bits + (long)at * WORDS(units), n);
+        }
+}
+
+/* 2x2: by OR, for the channels of by_and by AND. x is wiped for the next layer. */
+static inline void pool(bnn_word *x, const bnn_word *by_and, int side, int units, bnn_word *bits)
+{
+    const int words = WORDS(units);
+    for (int at = 0; at < side * side / 4; at++)
+        for (int i = 0; i < words; i++) {
+            int row = at / (side / 2) * 2, column = at % (side / 2) * 2;
+            const bnn_word *corner = x + ((long)row * side + column) * words + i;
+            bnn_word a = corner[0], b = corner[words];
+            bnn_word c = corner[(long)side * words], d = corner[(side + 1L) * words];
+            bnn_word any = a | b | c | d, all = a & b & c & d;
+            bits[(long)at * words + i] = any ^ ((any ^ all) & by_and[i]);
+        }
+    memset(x, 0, (size_t)side * (size_t)side * (size_t)words * sizeof *x);
 }
 
 int bnn_inside(const uint8_t *pixels, bnn_word *bits, float *scores)
 {
     int best = 0;
-    memset(bits, 0, BNN_HIDDEN_WORDS * sizeof *bits);
-    first_layer(pixels, bits);
+@SCRATCH@    memset(bits, 0, BNN_HIDDEN_WORDS * sizeof *bits);
 @LAYERS@
     for (int n = 0; n < BNN_CLASSES; n++) {
         const bnn_word *row = rows_last + n * WORDS(BNN_LAST);
