@@ -74,6 +74,8 @@ def _sizes(network: SignNetwork) -> Iterator[str]:
     yield f"#define BNN_LAST {len(network.hidden[-1].signs)}"
     yield f"#define BNN_HIDDEN_WORDS {begin}"
     yield f"#define BNN_CLASSES {len(network.last.signs)}"
+    channels = [layer.signs.shape[1] for layer in network.hidden[1:] if layer.convolves]
+    yield f"#define BNN_CHANNELS {max(channels, default=1)}"
 
 
 def _tables(network: SignNetwork) -> Iterator[str]:

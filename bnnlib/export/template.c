@@ -158,18 +158,26 @@ static inline void convolution(const bnn_word *x, const bnn_word *rows, const in
                                int side, int units, int channels, bnn_word *bits)
 {
     const int words = WORDS(channels);
-    for (int at = 0; at < side * side; at++)
+    for (int at = 0; at < side * side; at++) {
+        bnn_word patch[9 * WORDS(BNN_CHANNELS)]; /* what the kernel covers, where all of it counts */
+        int y = at / side, column = at % side;
+        int whole = y > 0 && column > 0 && y < side - 1 && column < side - 1;
+        for (int tap = 0; whole && tap < 9; tap += 3)
+            memcpy(patch + tap * words, x + ((long)(y + tap / 3 - 1) * side + column - 1) * words,
+                   3 * (size_t)words * sizeof *patch);
         for (int n = 0; n < units; n++) {
-            int32_t sum = 0;
-            for (int tap = 0; tap < 9; tap++) {
-                int row = at / side + tap / 3 - 1, column = at % side + tap % 3 - 1;
-                if (!beyond(row, column, side))
-                    sum += channels - 2 * differ(x + ((long)row * side + column) * words,
-                                                 rows + ((long)n * 9 + tap) * words, words);
+            const bnn_word *row = rows + (long)n * 9 * words;
+            int32_t sum = whole ? 9 * channels - 2 * differ(patch, row, 9 * words) : 0;
+            for (int tap = 0; !whole && tap < 9; tap++) {
+                int above = y + tap / 3 - 1, left = column + tap % 3 - 1;
+                if (!beyond(above, left, side))
+                    sum += channels - 2 * differ(x + ((long)above * side + left) * words,
+                                                 row + tap * words, words);
             }
             if (sum >= thresholds[n])
                 set(bits + (long)at * WORDS(units), n);
         }
+    }
 }
 
 /* 2x2: by OR, for the channels of by_and by AND. x is wiped for the next layer. */
