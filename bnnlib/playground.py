@@ -26,7 +26,8 @@ def as_mnist(drawing: np.ndarray) -> np.ndarray:
 
     The ink is scaled to fit a box of 20 x 20 pixels, its proportions kept and each pixel the mean
     of what it covers, and moved by whole pixels until its centre of mass is in the middle of 28 x
-    28; no farther than all of it is inside. A drawing without ink stays black.
+    28; no farther than all of it is inside. A drawing without ink stays black. Columns are scaled
+    before rows, whichever way Pillow would choose: the page's engine rounds in the same order.
     """
     rows, columns = np.flatnonzero(drawing.any(1)), np.flatnonzero(drawing.any(0))
     field = np.zeros((SIDE, SIDE), np.uint8)
@@ -34,7 +35,8 @@ def as_mnist(drawing: np.ndarray) -> np.ndarray:
         return field
     ink = drawing[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = (max(1, round(BOX * side / max(ink.shape))) for side in ink.shape)
-    digit = np.asarray(Image.fromarray(ink).resize((width, height), Image.Resampling.BOX))
+    narrow = Image.fromarray(ink).resize((width, len(ink)), Image.Resampling.BOX)
+    digit = np.asarray(narrow.resize((width, height), Image.Resampling.BOX))
     top, left = _first(digit.sum(1)), _first(digit.sum(0))
     field[top : top + height, left : left + width] = digit
     return field

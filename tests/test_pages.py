@@ -16,9 +16,9 @@ from tools.run_notebooks import find
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' width='10' height='10'><rect id='a'/></svg>"
 # What would make a browser load something: everything else stands in the page itself.
 LOADED = re.compile(
-    r"""<(?:script|link|iframe)\b|(?:src|poster)=["'](?!data:)|@import|url\((?!data:)"""
+    r"""<(?:link|iframe)\b|(?:src|poster)=["'](?!data:)|@import|url\((?!data:)|\b(?:fetch|import)\("""
 )
-INDEX_BYTES, PAGE_BYTES = 3 * 2**20, 2 * 2**20  # at most
+INDEX_BYTES, PAGE_BYTES = 1_500_000, 2 * 2**20  # at most
 COMMITTED = sorted((ROOT / "results").glob("[!l]*/[0-9][0-9]_*.html"))
 
 
@@ -120,7 +120,8 @@ def test_links_lead_to_pages_that_there_are(tmp_path):
 
 def test_page_loads_nothing(html):
     assert not LOADED.search(html)
-    assert LOADED.search('<img src="https://example.org/a.png">')
+    for loading in ('<img src="https://example.org/a.png">', '<script src="a.js">', "fetch(a)"):
+        assert LOADED.search(loading)
 
 
 def test_formulas_are_mathml_and_code_keeps_its_dollars(html):

@@ -1,6 +1,6 @@
 """One executed notebook as an HTML page.
 
-A page is one file that loads nothing: style and figures are inside, formulas are MathML.
+A page is one file that loads nothing: style, figures and scripts are inside, formulas are MathML.
 """
 
 import base64
@@ -24,6 +24,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from bnnlib.verdicts import VERDICTS
+from tools import alive
 from tools.formulas import formula
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -93,7 +94,8 @@ def blocks(notebook: NotebookNode, markdown: _Markdown) -> list[Block]:
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             kind = "caption" if CAPTION.match(cell.source) else "text"
-            pieces.append(Block(kind, _tables(MarkdownWithMath(markdown)(cell.source))))
+            body = alive.insert(_tables(MarkdownWithMath(markdown)(cell.source)))
+            pieces.append(Block(kind, body))
         elif cell.cell_type == "code" and cell.source.strip():
             pieces.append(_source(cell, injected))
             alternative = _alternative(notebook, index)

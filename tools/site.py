@@ -10,7 +10,7 @@ from markupsafe import Markup
 from bnnlib import ROOT, runs
 from bnnlib.claims import OURS, working
 from bnnlib.verdicts import VERDICTS
-from tools import summary
+from tools import alive, summary
 from tools.files import replace_all
 from tools.pages import first_figure, page, render, title
 
@@ -64,6 +64,7 @@ def index(results: Path) -> str:
         by_category=summary.by_category,
         by_verdict=by_verdict,
         working=working(),
+        playground=alive.piece("playground", compact=True),
         committed={row.claim.id: row for row in beside},
         cards=_cards(results),
         profiles={profile: executed(results / profile) for profile in PROFILES},

@@ -5,7 +5,8 @@ const STEP = 4; // pixels that an arrow key moves the pen
 const NONE = -1; // no test image
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-function drawingBoard(root, model) {
+// begins(): a stroke begins, or all is wiped out.
+function drawingBoard(root, model, begins) {
   const side = model.get("side");
   const board = element("div", "board", root);
   const canvas = element("canvas", "drawing", board, {
@@ -20,6 +21,7 @@ function drawingBoard(root, model) {
   Object.assign(context, { lineCap: "round", lineWidth: PEN, strokeStyle: "#fff" });
   let pen = [side / 2, side / 2];
   let drawing = false;
+  let keying = false; // drawing with keys
   let painted = null; // what of the model's drawing is on the canvas
 
   function send(ended) {
@@ -53,6 +55,7 @@ function drawingBoard(root, model) {
 
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
+    begins();
     drawing = true;
     pen = place(event);
     lineTo(pen);
@@ -75,6 +78,8 @@ function drawingBoard(root, model) {
     const arrow = ARROWS[event.key];
     if (!arrow) return;
     event.preventDefault();
+    if (event.shiftKey && !keying) begins();
+    keying = event.shiftKey;
     const next = pen.map((at, axis) => Math.min(side, Math.max(0, at + STEP * arrow[axis])));
     if (event.shiftKey) {
       lineTo(next);
@@ -85,7 +90,9 @@ function drawingBoard(root, model) {
     cursor.style.top = `${(100 * pen[1]) / side}%`;
   });
   canvas.addEventListener("keyup", (event) => {
-    if (event.key === "Shift") send(true);
+    if (event.key !== "Shift" || !keying) return;
+    keying = false;
+    send(true);
   });
 
   function show() {
@@ -100,13 +107,15 @@ function drawingBoard(root, model) {
   return {
     show,
     clear() {
+      begins();
       fill();
       send(true);
     },
   };
 }
 
-function controls(root, model, board) {
+// picks(): another picture is shown, whose bits are compared with none.
+function controls(root, model, board, picks) {
   const row = element("div", "controls", root);
   const clear = element("button", "clear", row, { type: "button" }, "Clear");
   const label = element("label", "pick", row, {}, "Test image ");
@@ -114,6 +123,7 @@ function controls(root, model, board) {
   const number = element("input", "test-image", label, { type: "number", min: 0, max: last });
   const next = element("button", "another", row, { type: "button" }, "Another");
   const pick = (i) => {
+    picks();
     model.set("test_image", Math.min(last, Math.max(0, i)));
     model.save_changes();
   };

@@ -1,4 +1,4 @@
-// Parts of a page, and bits and pixels as the kernel sends them.
+// Parts of a page, and bits and pixels as they are sent by JupyterLab's kernel or a page's engine.
 
 function element(tag, name, parent, attributes = {}, text = "") {
   const made = document.createElement(tag);
@@ -13,7 +13,12 @@ function picture(name, parent, label, width, height) {
   return element("canvas", name, parent, { role: "img", "aria-label": label, width, height });
 }
 
-// Bytes as the kernel sent them; copied, because int32 numbers must begin at a multiple of four.
+// A number with a true minus sign.
+function signed(number) {
+  return String(number).replace("-", "−");
+}
+
+// Bytes as they were sent; copied, because int32 numbers must begin at a multiple of four.
 function bytes(view) {
   return view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
 }
@@ -36,6 +41,13 @@ function paintPixels(canvas, count, paint) {
     image.data[at + 3] = 255;
   }
   context.putImageData(image, 0, 0);
+}
+
+// Which of a canvas's own pixels an event points at: [x, y].
+function pixelAt(canvas, event) {
+  const box = canvas.getBoundingClientRect();
+  const x = Math.floor(((event.clientX - box.left) / box.width) * canvas.width);
+  return [x, Math.floor(((event.clientY - box.top) / box.height) * canvas.height)];
 }
 
 const GREYS = Array.from({ length: 256 }, (_, value) => [value, value, value]);

@@ -2,14 +2,17 @@
 
 const PLOT = { width: 512, height: 288 }; // of sums and thresholds, in pixels
 const DOT = 3;
+const FLIPPED = [[204, 90, 170], [240, 228, 66]]; // bits that a stroke made -1, and +1
 const TINTS = { // of -1, of +1, and of the thresholds; those of the figures by day
   light: { bits: [[202, 145, 97], [1, 115, 178]], line: "#000" },
   dark: { bits: [[138, 98, 64], [86, 180, 233]], line: "#fff" },
 };
+const NIGHT = matchMedia("(prefers-color-scheme: dark)"); // what a page goes by; JupyterLab has its own
 const CONSTANT = 2 ** 31 - 1; // thresholds of units that never change lie this far out
 
 function tints() {
-  return document.body.dataset.jpThemeLight === "false" ? TINTS.dark : TINTS.light;
+  const light = document.body.dataset.jpThemeLight;
+  return (light ? light === "false" : NIGHT.matches) ? TINTS.dark : TINTS.light;
 }
 
 function scoreTable(root) {
@@ -27,7 +30,7 @@ function scoreTable(root) {
     rows.forEach(({ row, bar, value }, digit) => {
       row.classList.toggle("bnn-predicted", digit === predicted);
       bar.style.width = `${(100 * (scores[digit] - least)) / range}%`;
-      value.textContent = scores[digit].toFixed(2);
+      value.textContent = signed(scores[digit].toFixed(2));
     });
   };
 }
@@ -61,7 +64,8 @@ function paintDot(image, left, top, [r, g, b]) {
   }
 }
 
-function hiddenLayer(row, number, thresholds) {
+// selects(n), where there is more to see of a unit: one was clicked.
+function hiddenLayer(row, number, thresholds, selects) {
   const units = thresholds.length;
   const side = Math.ceil(Math.sqrt(units));
   const order = Array.from(thresholds.keys()).sort((a, b) => thresholds[a] - thresholds[b]);
@@ -102,20 +106,30 @@ function hiddenLayer(row, number, thresholds) {
     context.stroke();
   }
 
+  function pointed(event) {
+    const [x, y] = pixelAt(bits, event);
+    const n = y * side + x;
+    return sums && n >= 0 && n < units ? n : null;
+  }
+
   bits.addEventListener("pointermove", (event) => {
-    const box = bits.getBoundingClientRect();
-    const x = Math.floor(((event.clientX - box.left) / box.width) * side);
-    const n = Math.floor(((event.clientY - box.top) / box.height) * bits.height) * side + x;
-    if (sums && n >= 0 && n < units) unit.textContent = sentence(n, sums[n], thresholds[n]);
+    const n = pointed(event);
+    if (n !== null) unit.textContent = sentence(n, sums[n], thresholds[n]);
+  });
+  bits.addEventListener("click", (event) => {
+    const n = pointed(event);
+    if (n !== null) selects?.(n);
   });
 
-  return (words, own) => {
+  return (words, own, before) => {
     sums = own;
     const colours = tints().bits;
-    paintPixels(bits, units, (i) => colours[bit(words, i)]);
+    const flipped = order.map((_, n) => Boolean(before) && bit(before, n) !== bit(words, n));
+    paintPixels(bits, units, (n) => (flipped[n] ? FLIPPED : colours)[bit(words, n)]);
     paintSums();
     const on = order.filter((n) => bit(words, n)).length;
-    title.textContent = `Layer ${number}: ${on} of ${units} bits are +1`;
+    const changed = before ? `, ${flipped.filter(Boolean).length} flipped` : "";
+    title.textContent = `Layer ${number}: ${on} of ${units} bits are +1${changed}`;
     bits.setAttribute("aria-label", `Activations of layer ${number}: ${on} of ${units} are +1`);
     plot.setAttribute("aria-label", `Sums of layer ${number}: ${on} of ${units} reach their threshold`);
   };
@@ -124,17 +138,25 @@ function hiddenLayer(row, number, thresholds) {
 function sentence(n, sum, threshold) {
   if (Math.abs(threshold) >= CONSTANT) return `Unit ${n} never changes.`;
   const reached = sum >= threshold;
-  return `Unit ${n}: sum ${sum} ${reached ? "≥" : "<"} ${threshold}, so ${reached ? "+1" : "−1"}.`;
+  const [left, right] = [sum, threshold].map(signed);
+  return `Unit ${n}: sum ${left} ${reached ? "≥" : "<"} ${right}, so ${reached ? "+1" : "−1"}.`;
 }
 
-function layers(root, thresholds) {
+// selects(layer, n), where there is more to see of a unit: one was clicked.
+function layers(root, thresholds, selects) {
   const section = element("section", "layers", root, { "aria-label": "Hidden layers" });
   element("h4", "title", section, {}, "Hidden layers: bits, and the sums that they come from");
   const row = element("div", "row", section);
-  const paint = thresholds.map((own, i) => hiddenLayer(row, i + 1, own));
+  const paint = thresholds.map((own, i) =>
+    hiddenLayer(row, i + 1, own, selects && ((n) => selects(i, n))),
+  );
+  const colours =
+    "Bits are blue for +1 and brown for −1. The last stroke made yellow ones +1 and pink ones −1.";
   const note =
     "Below each picture of bits, a dot is a unit's integer sum. The line is its threshold, by which " +
     "the units are ordered: a dot on or above the line is +1.";
-  element("p", "note", section, {}, note);
-  return (words, sums) => paint.forEach((each, i) => each(words[i], sums[i]));
+  element("p", "note", section, {}, colours);
+  element("p", "note bnn-sums-note", section, {}, note);
+  return (words, sums, before) =>
+    paint.forEach((each, i) => each(words[i], sums[i], before?.[i]));
 }

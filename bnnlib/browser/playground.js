@@ -1,4 +1,5 @@
-// The browser's side of bnnlib.canvas: all parts together. Loads nothing.
+// All parts together. The model behind them is bnnlib.canvas in JupyterLab's kernel, or on a page
+// the engine (page_model.js), which can also open a single unit. Loads nothing.
 
 function headline(answer, ink) {
   if (!ink) return "Nothing is drawn.";
@@ -19,6 +20,16 @@ function timing(times) {
   );
 }
 
+function latencyOf(answer) {
+  if (answer.engine_ms !== undefined) {
+    return `This prediction took your browser ${answer.engine_ms.toFixed(1)} ms.`;
+  }
+  return (
+    `This drawing took the kernel ${answer.python_ms.toFixed(1)} ms in all, scaling and sums ` +
+    `included; ${answer.packed_ms.toFixed(2)} ms of them for one prediction.`
+  );
+}
+
 function render({ model, el }) {
   // Without this attribute JupyterLab takes arrow keys to mean its cells.
   const root = element("div", "playground", el, {
@@ -28,8 +39,11 @@ function render({ model, el }) {
   });
   const top = element("div", "top", root);
   const left = element("div", "left", top);
-  const board = drawingBoard(left, model);
-  const showNumber = controls(left, model, board);
+  let words = null; // of each layer, as they are shown
+  let before = null; // what they are compared with: as they were when the last stroke began
+  const begins = () => (before = words);
+  const board = drawingBoard(left, model, begins);
+  const showNumber = controls(left, model, board, () => (before = words = null));
   const middle = element("div", "middle", top);
   element("h4", "title", middle, {}, "The network sees");
   const digit = picture("digit", middle, "The digit as the network sees it, 28 by 28 pixels", 28, 28);
@@ -38,7 +52,8 @@ function render({ model, el }) {
   const clock = element("p", "times", root);
   const showPlanes = planes(root);
   const thresholds = model.get("thresholds").map((view) => new Int32Array(bytes(view)));
-  const showLayers = layers(root, thresholds);
+  const showLayers = layers(root, thresholds, model.unit && ((i, n) => unit.select(i, n)));
+  const unit = model.unit ? unitView(root, model, begins) : null;
   const latency = element("p", "latency", root);
   element("p", "network", root, {}, `Network: ${model.get("network_name")}`);
 
@@ -50,11 +65,15 @@ function render({ model, el }) {
     verdict.textContent = headline(answer, pixels.some(Boolean));
     showScores(answer.scores, answer.predicted);
     showPlanes(new Uint8Array(bytes(answer.planes)));
-    const words = answer.words.map((view) => new Uint8Array(bytes(view)));
-    showLayers(words, answer.sums.map((view) => new Int32Array(bytes(view))));
-    latency.textContent =
-      `This drawing took the kernel ${answer.python_ms.toFixed(1)} ms in all, scaling and sums ` +
-      `included; ${answer.packed_ms.toFixed(2)} ms of them for one prediction.`;
+    const sums = answer.sums.map((view) => new Int32Array(bytes(view)));
+    words = answer.words.map((view) => new Uint8Array(bytes(view)));
+    showLayers(words, sums, before);
+    unit?.show(sums);
+    latency.textContent = latencyOf(answer);
+  }
+
+  function showThresholds() {
+    model.get("thresholds").forEach((view, i) => thresholds[i].set(new Int32Array(bytes(view))));
   }
 
   function showTimes() {
@@ -66,14 +85,17 @@ function render({ model, el }) {
     "change:times": showTimes,
     "change:drawing": board.show,
     "change:test_image": showNumber,
+    "change:thresholds": showThresholds,
   };
   for (const [event, show] of Object.entries(shown)) model.on(event, show);
   requestAnimationFrame(() => [showAnswer, showTimes, showNumber].forEach((show) => show()));
   // Colours come from the theme: paint again when it changes.
+  NIGHT.addEventListener("change", showAnswer);
   const theme = new MutationObserver(showAnswer);
   theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   return () => {
     theme.disconnect();
+    NIGHT.removeEventListener("change", showAnswer);
     for (const [event, show] of Object.entries(shown)) model.off(event, show);
   };
 }
