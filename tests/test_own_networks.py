@@ -1,4 +1,4 @@
-"""The layers in somebody's own network: compiled, checkpointed, cast, optimized and saved by torch."""
+"""The layers in somebody's own network: compiled, checkpointed, cast, optimized, saved by torch."""
 
 import copy
 import subprocess
