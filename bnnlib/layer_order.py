@@ -39,7 +39,7 @@ def require_order(network: nn.Module) -> None:
 
     ScaleInput; then for each binary layer itself, perhaps MaxPool2x2 behind a convolution, a
     normalization, and, but for the last, BinaryActivation; Flatten and dropout may stand before any
-    binary layer. The last one is dense.
+    binary layer. There are two of them or more, and the last one is dense.
     """
     if not isinstance(network, nn.Sequential):
         raise ValueError(f"{ORDER}, all in one nn.Sequential, not a {type(network).__name__}")
@@ -51,6 +51,8 @@ def require_order(network: nn.Module) -> None:
     binary = [part for part in network if isinstance(part, BINARY)]
     if allowed != (BinaryActivation,) or not isinstance(binary[-1], BinaryLinear):
         raise ValueError(f"the last layers are no BinaryLinear with its normalization: {ORDER}")
+    if len(binary) < 2:
+        raise ValueError("a network of one binary layer has no bits inside that could be packed")
 
 
 def _followers(part: nn.Module, allowed: tuple[type, ...]) -> tuple[type, ...]:

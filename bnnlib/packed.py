@@ -142,7 +142,8 @@ class Scores:
     normalization: nn.Module
 
     def __call__(self, words: Tensor) -> Tensor:
-        return self.normalization(xnor_matmul(words, self.weights).float() + self.bias)
+        sums = xnor_matmul(_rows(words, self.weights.shape[1]), self.weights)
+        return self.normalization(sums.float() + self.bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +259,9 @@ def pack(network: nn.Sequential) -> PackedNetwork:
         first, hidden = RealInput(*_scaling(network[0]), parts[0]), hidden[1:]
         largest = parts[0](blank.float()).nbytes
     layers = tuple(_packed_layer(before, block) for before, block in hidden)
-    scores = Scores(pack_weights(parts[-1].signs), parts[-1].bias, parts[-1].normalization)
+    last = parts[-1]
+    signs = _behind(parts[-2] if len(parts) > 1 else None, last.signs)
+    scores = Scores(pack_weights(signs), last.bias, last.normalization)
     return PackedNetwork(shape, first, layers, scores, max(1, CHUNK // largest))
 
 
@@ -274,13 +277,19 @@ def _scaling(scale: ScaleInput) -> tuple[ScaleInput, torch.dtype]:
     return deepcopy(scale), torch.uint8 if scale.scale < 1 else torch.float32
 
 
+def _behind(before: Block | None, signs: Tensor) -> Tensor:
+    """A layer's signs as its words go: networks flatten images by channel, row, column, but `_rows`
+    by row, column, channel."""
+    if before is None or before.signs.dim() == 2 or signs.dim() == 4:
+        return signs
+    return signs.unflatten(1, (len(before.signs), -1)).transpose(1, 2).flatten(1)
+
+
 def _packed_layer(before: Block | None, block: Block) -> PackedLayer:
     """block, behind `before`; None if it reads the images."""
     thresholds, flipped = fold(block)
     signs = torch.where(flipped, -1.0, 1.0).view(-1, *(1,) * (block.signs.dim() - 1)) * block.signs
-    if before is not None and before.signs.dim() == 4 and signs.dim() == 2:
-        channels = len(before.signs)  # networks flatten by channel, row, column, words by `_rows`
-        signs = signs.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
+    signs = _behind(before, signs)
     by_and = block.pooled and bool(flipped.any())
     mask = pack_signs(torch.where(flipped, 1.0, -1.0)) if by_and else None
     packed = pack_weights(signs, planes=before is None)

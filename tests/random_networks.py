@@ -33,7 +33,8 @@ def shuffle_values(network: nn.Sequential, seed: int) -> None:
     """New biases, statistics and factors: channel 0 rises with its sum, 1 falls, 2 is constant."""
     generator = torch.Generator().manual_seed(seed)
     for layer in binary_layers(network).values():
-        layer.bias.uniform_(-1, 1, generator=generator)
+        if layer.bias is not None:
+            layer.bias.uniform_(-1, 1, generator=generator)
     ranges = {"gamma": (-1, 1), "beta": (-1, 1), "mean": (-4, 4)}
     ranges |= {"inv_std": (0.05, 0.5), "variance": (2, 99)}
     for module in network:
