@@ -83,7 +83,7 @@ lab: env ## open the playground, and all notebooks, in JupyterLab; LAB_ARGS="--n
 	@"$(PY)" -m jupyterlab notebooks/00_playground.ipynb $(LAB_ARGS)
 
 data: env ## fetch and check MNIST and CIFAR-10
-	@"$(PY)" -m bnnlib.data mnist cifar10
+	@"$(PY)" -m study.data mnist cifar10
 
 env: ## set up .venv, or the active environment; PIP_ARGS goes to pip, PYTHON makes .venv
 	@command -v "$(SETUP_PYTHON)" >/dev/null || { \

@@ -22,8 +22,9 @@ from statistics import median
 import torch
 from distributed import Client
 
-from bnnlib import ROOT, bench, cluster, recipes, runs, train
-from bnnlib.recipe import Recipe
+from study import ROOT, bench, recipes
+from study.recipes.recipe import Recipe
+from study.train import cluster, runner, runs
 
 PATH = ROOT / "results" / "bench" / "cluster-cpu.json"
 ABLATIONS = (*recipes.GRADIENTS, *recipes.SHIFT, *recipes.GAPS_MNIST)
@@ -60,7 +61,7 @@ def measure(profile: str, epochs: int) -> dict:
 
 def _alone(pairs: Pairs, profile: str) -> None:
     for recipe, seed in pairs:
-        train.run(recipe, profile, seed)
+        runner.run(recipe, profile, seed)
 
 
 def _by(client: Client) -> Callable[[Pairs, str], None]:

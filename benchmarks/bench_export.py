@@ -17,10 +17,12 @@ from pathlib import Path
 
 import torch
 
-from bnnlib import ROOT, data, packed, runs
+from bnnlib import packed
 from bnnlib.export import c
 from bnnlib.export.network import SignNetwork, read
-from bnnlib.timing import Side, compare, show
+from study import ROOT, data
+from study.bench.timing import Side, compare, show
+from study.train import runs
 
 MODEL = ROOT / "results" / "models" / "mnist-theano-evening.safetensors"
 RESULT = ROOT / "results" / "bench" / "export-cpu.json"

@@ -14,8 +14,9 @@ import statistics
 import sys
 from pathlib import Path
 
-from bnnlib import ROOT, runs
-from tests.browser import PATH, chromium, open_page
+from study import ROOT
+from study.train import runs
+from tests.support.browser import PATH, chromium, open_page
 
 PAGE = ROOT / "results" / "quick" / "00_playground.html"
 RESULT = ROOT / "results" / "bench" / "page-cpu.json"

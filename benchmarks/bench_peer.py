@@ -20,9 +20,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.peer import digest, operands
-from bnnlib import ROOT, bench, runs, timing
-from bnnlib.timing import BLOCK, Side, seconds_of
 from bnnlib.xnor import pack_signs, pack_weights, xnor_matmul
+from study import ROOT, bench
+from study.bench import timing
+from study.bench.timing import BLOCK, Side, seconds_of
+from study.train import runs
 
 PEER = "bnn-lab 1.0.0"
 SHAPES = ((16, 4096, 4096), (64, 4096, 4096), (128, 4096, 4096))

@@ -15,9 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bnnlib import ROOT, runs
-from tests.browser import PATH, chromium, open_page
-from tests.lab import draw, run_all, started
+from study import ROOT
+from study.train import runs
+from tests.support.browser import PATH, chromium, open_page
+from tests.support.lab import draw, run_all, started
 
 NOTEBOOK = "00_playground.ipynb"
 WARM_UP = 5

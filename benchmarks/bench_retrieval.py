@@ -19,12 +19,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bnnlib import ROOT, baselines, bench, data, folding, models, retrieval, runs, timing
-from bnnlib.kernels import hamming_search
-from bnnlib.kernels.hamming_search import Codes
-from bnnlib.kernels.xnor_product import COLUMNS
-from bnnlib.timing import Side
+from bnnlib import folding, network_file
+from bnnlib.kernels.cpu import hamming_search
+from bnnlib.kernels.cpu.hamming_search import Codes
+from bnnlib.kernels.cpu.xnor_product import COLUMNS
 from bnnlib.xnor import unpack_signs
+from study import ROOT, bench, data, retrieval
+from study.bench import baselines, timing
+from study.bench.timing import Side
+from study.train import runs
 
 NETWORK = runs.NETWORKS / "mnist-theano-evening.safetensors"
 PATH = ROOT / "results" / "bench" / "retrieval-cpu.json"
@@ -131,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     started, made = time.monotonic(), runs.provenance("cpu")
     made["command"] = "python -m benchmarks.bench_retrieval"
-    model, images = models.load_network(NETWORK), data.load("mnist")
+    model, images = network_file.load_network(NETWORK), data.load("mnist")
     words, queries = (
         retrieval.encode(model, torch.from_numpy(part))[0]
         for part in (images.train_images, images.test_images[: max(BATCHES)])

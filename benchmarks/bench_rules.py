@@ -17,10 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bnnlib import ROOT, bench, recipes, runs
 from bnnlib.layers import Normalization
-from bnnlib.recipe import Recipe
 from bnnlib.rules import Rule
+from study import ROOT, bench, recipes
+from study.recipes.recipe import Recipe
+from study.train import runs
 from tools.same_numbers import check_out
 
 PAPER = (recipes.MNIST_TORCH7, recipes.CIFAR10_TORCH7, recipes.CIFAR10_TORCH7_CODE)

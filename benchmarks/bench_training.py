@@ -5,7 +5,7 @@
 Each side runs in a process of its own, plain and ours in turn, so that both meet the same mood of
 the machine and peak memory can be told apart. A step is all of it: scaling, forward, backward,
 update, clipping; both sides have the settings of OpenMP and memory that importing bnnlib makes, and
-are also timed where freed memory is kept, as `bnnlib.train` keeps it: what the C library gives back
+are also timed where freed memory is kept, as `study.train.runner` keeps it: what the C library gives back
 to the system, the system clears before it gives it out again, at every step. Leaves
 results/bench/training-<kind of device>.json and prints a table.
 """
@@ -25,7 +25,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import plain
-from bnnlib import ROOT, fit, models, numerics, optim, recipes, runs
+from bnnlib import numerics
+from study import ROOT, recipes
+from study.train import build, loop, runs
 
 RECIPES = {"mlp": recipes.MNIST_THEANO, "convnet": recipes.CIFAR10_THEANO}
 SIDES = ("plain", "plain channels-last", "ours")
@@ -48,10 +50,10 @@ def batches(name: str, count: int, device: str) -> list[tuple[Tensor, Tensor]]:
 def stepper(side: str, name: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
     """A function of images and labels that trains one step of the side's own network."""
     if side == "ours":
-        network = models.build_network(RECIPES[name], 0, device)
-        optimizer = optim.build_optimizer(RECIPES[name], network)
+        network = build.build_network(RECIPES[name], 0, device)
+        optimizer = build.build_optimizer(RECIPES[name], network)
         network.train()
-        return lambda images, labels: fit.step(network, optimizer, images, labels)
+        return lambda images, labels: loop.step(network, optimizer, images, labels)
     network = (plain.mlp() if name == "mlp" else plain.convnet()).to(device)
     if side == "plain channels-last":
         network = network.to(memory_format=torch.channels_last)
@@ -148,7 +150,7 @@ def main() -> int:
     if options.side:
         print(json.dumps(measure(options.side, options.network, options.steps, device)))
         return 0
-    from bnnlib import bench  # whose memory is not to be measured with the networks'
+    from study import bench  # whose memory is not to be measured with the networks'
 
     rows = [
         row(name, *side, result)

@@ -12,7 +12,8 @@ from enum import StrEnum
 import torch
 from torch import Generator, Tensor
 
-from bnnlib import draws, fused, parallel
+from bnnlib import draws, parallel
+from bnnlib.kernels import dispatch
 from bnnlib.traced import traced
 
 
@@ -31,7 +32,7 @@ def sign(x: Tensor) -> Tensor:
     {-1, +1}. A NaN has no sign and stays NaN, so that nobody takes what follows for a number.
     """
     x = x.detach()
-    if fused.fits(x):
+    if dispatch.fits(x):
         return _sign(x)
     signs = _plus_minus(torch.ge(x, 0, out=torch.empty_like(x)))
     return signs.masked_fill_(x.isnan(), torch.nan)
@@ -40,10 +41,10 @@ def sign(x: Tensor) -> Tensor:
 @traced("(Tensor x) -> Tensor", torch.empty_like)
 def _sign(x: Tensor) -> Tensor:
     """`sign` in one pass, of tensors that `fused` takes."""
-    from bnnlib.kernels import elementwise
+    from bnnlib.kernels.cpu import elementwise
 
     out = torch.empty_like(x)
-    fused.run(elementwise.sign, [fused.flat(x), fused.flat(out)])
+    dispatch.run(elementwise.sign, [dispatch.flat(x), dispatch.flat(out)])
     return out
 
 
@@ -91,7 +92,7 @@ class StraightThrough(torch.autograd.Function):
 
 def passes(real: Tensor) -> Tensor:
     """Where |real| <= 1, so that a gradient passes, as bool of the same shape and layout."""
-    if fused.fits(real):
+    if dispatch.fits(real):
         return _passes(real)
     return torch.le(real.abs(), 1, out=torch.empty_like(real, dtype=torch.bool))
 
@@ -103,16 +104,16 @@ def _trace_passes(real: Tensor) -> Tensor:
 @traced("(Tensor real) -> Tensor", _trace_passes)
 def _passes(real: Tensor) -> Tensor:
     """`passes` in one pass, of tensors that `fused` takes."""
-    from bnnlib.kernels import elementwise
+    from bnnlib.kernels.cpu import elementwise
 
     out = torch.empty_like(real, dtype=torch.bool)
-    fused.run(elementwise.passes, [fused.flat(real), fused.flat(out)])
+    dispatch.run(elementwise.passes, [dispatch.flat(real), dispatch.flat(out)])
     return out
 
 
 def cancelled(grad: Tensor, passing: Tensor) -> Tensor:
     """grad where it passes (bool), else 0: the gradient of a saturated unit. One shape."""
-    if fused.fits(grad) and not grad.requires_grad and grad.stride() == passing.stride():
+    if dispatch.fits(grad) and not grad.requires_grad and grad.stride() == passing.stride():
         return _cancelled(grad, passing)
     return grad * passing
 
@@ -124,10 +125,10 @@ def _trace_cancelled(grad: Tensor, passing: Tensor) -> Tensor:
 @traced("(Tensor grad, Tensor passing) -> Tensor", _trace_cancelled)
 def _cancelled(grad: Tensor, passing: Tensor) -> Tensor:
     """`cancelled` in one pass, of tensors that `fused` takes."""
-    from bnnlib.kernels import elementwise
+    from bnnlib.kernels.cpu import elementwise
 
     out = torch.empty_like(grad)
-    fused.run(elementwise.cancel, [fused.flat(grad), fused.flat(passing), fused.flat(out)])
+    dispatch.run(elementwise.cancel, [dispatch.flat(grad), dispatch.flat(passing), dispatch.flat(out)])
     return out
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from bnnlib import fused, parallel
+from bnnlib import parallel
+from bnnlib.kernels import dispatch
 from bnnlib.traced import PLAIN
 
 AT_ONCE = 1 << 18  # words: they stay in a core's cache
@@ -27,7 +28,7 @@ def fits(x: Tensor, noise: Generator | None) -> bool:
     parallel.require_first_pass(noise)
     return (
         noise is not None
-        and fused.fits(x)
+        and dispatch.fits(x)
         and type(x) in PLAIN
         and not torch.compiler.is_compiling()
         and parallel.size() == 1
@@ -41,7 +42,7 @@ def words(noise: Generator, count: int, together: int) -> Iterator[np.ndarray]:
 
     Each array is valid until the next. The generator is moved on when all were taken.
     """
-    from bnnlib.kernels import mersenne
+    from bnnlib.kernels.cpu import mersenne
 
     size, state = mersenne.WORDS, noise.get_state()
     blob = state.numpy()
@@ -63,11 +64,11 @@ def words(noise: Generator, count: int, together: int) -> Iterator[np.ndarray]:
 
 def signs(x: Tensor, noise: Generator) -> Tensor:
     """`binarize.sample_sign` of x, which `fits`: as large, and laid out as it is."""
-    from bnnlib.kernels import mersenne
+    from bnnlib.kernels.cpu import mersenne
 
     out = torch.empty_like(x)
     if x.is_contiguous():
-        _in_a_line(mersenne.signs, [fused.flat(x), fused.flat(out)], noise)
+        _in_a_line(mersenne.signs, [dispatch.flat(x), dispatch.flat(out)], noise)
     else:
         _by_image(mersenne.signs_of_images, x, out, noise)
     return out
@@ -78,14 +79,14 @@ def _in_a_line(kernel: Callable, arrays: list[np.ndarray], noise: Generator, *nu
     start = 0
     for some in words(noise, len(arrays[0]), AT_ONCE):
         end = start + len(some)
-        fused.run(kernel, [some, *(array[start:end] for array in arrays)], *numbers)
+        dispatch.run(kernel, [some, *(array[start:end] for array in arrays)], *numbers)
         start = end
 
 
 def _by_image(kernel: Callable, x: Tensor, out: Tensor, noise: Generator) -> None:
     """Call a kernel on words and some images at a time; x, out: channels last."""
-    from bnnlib.kernels.mersenne import LINE
-    from bnnlib.kernels.threads import in_parts
+    from bnnlib.kernels.cpu.mersenne import LINE
+    from bnnlib.kernels.cpu.parallel_for import in_parts
 
     given, to = (t.detach().movedim(1, -1).flatten(1, 2).numpy() for t in (x, out))
     _, pixels, channels = given.shape
@@ -104,10 +105,10 @@ class Drop(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, rate: float, noise: Generator) -> Tensor:
-        from bnnlib.kernels import mersenne
+        from bnnlib.kernels.cpu import mersenne
 
         out, keeps = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
-        arrays = [fused.flat(t) for t in (x, out, keeps)]
+        arrays = [dispatch.flat(t) for t in (x, out, keeps)]
         _in_a_line(mersenne.drop, arrays, noise, rate, 1 - rate)
         ctx.left = 1 - rate
         ctx.save_for_backward(keeps)
@@ -115,12 +116,12 @@ class Drop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        from bnnlib.kernels import mersenne
+        from bnnlib.kernels.cpu import mersenne
 
         (keeps,) = ctx.saved_tensors
-        if not (fused.fits(grad) and grad.is_contiguous()):
+        if not (dispatch.fits(grad) and grad.is_contiguous()):
             return grad / ctx.left * keeps, None, None
         out = torch.empty_like(grad)
-        arrays = [fused.flat(t) for t in (grad, keeps, out)]
-        fused.run(mersenne.drop_back, arrays, ctx.left)
+        arrays = [dispatch.flat(t) for t in (grad, keeps, out)]
+        dispatch.run(mersenne.drop_back, arrays, ctx.left)
         return out, None, None

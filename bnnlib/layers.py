@@ -13,8 +13,8 @@ from torch import Generator, Tensor, nn
 
 from bnnlib import draws, parallel
 from bnnlib.binarize import binarize
+from bnnlib.functional import Values, conv2d, latent, linear
 from bnnlib.pooling import max_pool
-from bnnlib.products import Values, conv2d, latent, linear
 
 
 class Normalization(StrEnum):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from bnnlib.binarize import Binarization
+from bnnlib.functional import Values, laid_out
 from bnnlib.layers import (
     BinaryActivation,
     BinaryConv2d,
@@ -35,8 +36,7 @@ from bnnlib.normalization import (
     Scale,
     ShiftBatchNorm,
 )
-from bnnlib.products import Values, laid_out
-from bnnlib.recipe import Recipe
+from study.recipes.recipe import Recipe
 
 CLASSES = 10
 MLP_INPUTS = 28 * 28

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
-from bnnlib import fused, one_pass
+from bnnlib import one_pass
 from bnnlib.binarize import power_of_two
+from bnnlib.kernels import dispatch
 from bnnlib.layers import BinaryConv2d, BinaryLinear
 from bnnlib.one_pass import OnePass
 from bnnlib.rounding import Rounding, round_gradient, round_latent
 from bnnlib.rules import FUSED, UPDATES, Rule, step_size
 
 if TYPE_CHECKING:  # recipes import this module for its enums
-    from bnnlib.recipe import Recipe
+    from study.recipes.recipe import Recipe
 
 
 class Multiplier(StrEnum):
@@ -120,7 +121,7 @@ class Optimizer:
         """The rule's update and the clipping, in one pass where there is one."""
         of = (parameter, grad, *self._moments(parameter), group["t"])
         scale, clip = group["scale"], group["clip"]
-        if self.rule in FUSED and fused.fits(*of[:4]):
+        if self.rule in FUSED and dispatch.fits(*of[:4]):
             FUSED[self.rule](*of, rate, scale, clip)
             torch.autograd.graph.increment_version(parameter)  # torch didn't see it change
             return

@@ -3,7 +3,7 @@
 Bits and sums are exact; plain torch's scores may differ from these in its own rounding of the first
 layer. `bnnlib.folding` says what is computed and why; this module keeps it packed, between
 the products of `bnnlib.xnor`. Activations are words (B, words of N), or images (B, H, W, words of
-N). On the command line: python -m bnnlib.packed MODEL IMAGE...
+N). On the command line: python -m bnnlib.classify MODEL IMAGE...
 """
 
 import argparse
@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnnlib.cached import DECODING
 from bnnlib.folding import Block, blocks, fold, reads_pixels
 from bnnlib.kernels.reference import WORD
 from bnnlib.layer_order import require_sizes
 from bnnlib.layers import ScaleInput
-from bnnlib.models import CONVNET_CHANNELS, CONVNET_SIDE, load_network
+from bnnlib.models import CONVNET_CHANNELS, CONVNET_SIDE
+from bnnlib.network_file import load_network
 from bnnlib.pooling import require_even
 from bnnlib.xnor import (
     PackedWeights,
@@ -37,6 +37,7 @@ from bnnlib.xnor import (
     xnor_conv2d,
     xnor_matmul,
 )
+from study.data.store import DECODING
 
 CHUNK = 2**24  # bytes that first layers read or write at once: small beside a machine's memory,
 # yet 20,000 MNIST or 256 CIFAR-10 images, as many as keep all processors busy
@@ -376,7 +377,7 @@ def _complain(error: Exception, status: int) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bnnlib.packed",
+        prog="python -m bnnlib.classify",
         description="Classify pictures with a network file, on bits: a line each with the class "
         "and its score, the largest of ten.",
         epilog="A network of digits (MNIST) reads 28x28 grey, white digits on black, one of "

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnnlib import fused
+from bnnlib.kernels import dispatch
 from bnnlib.traced import traced
 
 ROWS = 16  # of maxima: fewer are not worth a second thread
@@ -33,7 +33,7 @@ class MaxPool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        if fused.fits(x) and x.is_contiguous(memory_format=torch.channels_last):
+        if dispatch.fits(x) and x.is_contiguous(memory_format=torch.channels_last):
             out, places = _maxima(x)
         else:
             out, places = F.max_pool2d(x, 2, return_indices=True)
@@ -63,7 +63,7 @@ def _trace_maxima(x: Tensor) -> tuple[Tensor, Tensor]:
 @traced("(Tensor x) -> (Tensor, Tensor)", _trace_maxima)
 def _maxima(x: Tensor) -> tuple[Tensor, Tensor]:
     """x (B, C, H, W) -> its maxima, and which of four each is: (B, C, H / 2, W / 2)."""
-    from bnnlib.kernels import pooling
+    from bnnlib.kernels.cpu import pooling
 
     out, places = _trace_maxima(x)
     _in_rows(pooling.maxima, x, out, places)
@@ -78,7 +78,7 @@ def _trace_spread(grad: Tensor, places: Tensor) -> Tensor:
 @traced("(Tensor grad, Tensor places) -> Tensor", _trace_spread)
 def _spread(grad: Tensor, places: Tensor) -> Tensor:
     """grad, places (B, C, H / 2, W / 2) -> (B, C, H, W): grad where the maxima were, else 0."""
-    from bnnlib.kernels import pooling
+    from bnnlib.kernels.cpu import pooling
 
     out = _trace_spread(grad, places)
     _in_rows(pooling.spread, grad.contiguous(memory_format=torch.channels_last), places, out)
@@ -93,7 +93,7 @@ def _plain_spread(grad: Tensor, places: Tensor) -> Tensor:
 
 def _in_rows(kernel, *images: Tensor) -> None:
     """Call kernel on rows of images (B, C, H, W), channels last, given as (B H, W, C)."""
-    from bnnlib.kernels.threads import in_parts
+    from bnnlib.kernels.cpu.parallel_for import in_parts
 
     rows = [image.detach().movedim(1, -1) for image in images]
     arrays = [row.view(-1, *row.shape[2:]).numpy() for row in rows]

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnnlib import fused
 from bnnlib.binarize import ap2, power_of_two
+from bnnlib.kernels import dispatch
 
 PRINTED_BETA1 = 1 - 2**-3
 
@@ -191,13 +191,13 @@ def fused_adam(
     clip: bool,
 ) -> None:
     """`adam_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
-    from bnnlib.kernels import elementwise
+    from bnnlib.kernels.cpu import elementwise
 
     beta1, beta2, eps = 0.9, 0.999, 1e-8
     step = float(adam_step(t, learning_rate, scale, beta1, beta2))
-    arrays = [fused.flat(x) for x in (parameter, grad, first_moment, second_moment)]
+    arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
     bound = 1.0 if clip else math.inf
-    fused.run(elementwise.adam, arrays, step, beta2, 1 - beta1, 1 - beta2, eps, bound)
+    dispatch.run(elementwise.adam, arrays, step, beta2, 1 - beta1, 1 - beta2, eps, bound)
 
 
 def fused_adamax_coded(
@@ -211,14 +211,14 @@ def fused_adamax_coded(
     clip: bool,
 ) -> None:
     """`adamax_coded_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
-    from bnnlib.kernels import elementwise
+    from bnnlib.kernels.cpu import elementwise
 
     beta1, beta2, eps = 0.9, 0.999, 2**-27
     step = float(shifted_step(t, learning_rate, scale, beta1))
-    arrays = [fused.flat(x) for x in (parameter, grad, first_moment, second_moment)]
+    arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
     arrays.append(arrays[3].view(np.int32))
     bound = 1.0 if clip else math.inf
-    fused.run(elementwise.adamax_coded, arrays, step, beta2, 1 - beta1, eps, bound)
+    dispatch.run(elementwise.adamax_coded, arrays, step, beta2, 1 - beta1, eps, bound)
 
 
 def fused_adamax_printed(
@@ -232,13 +232,13 @@ def fused_adamax_printed(
     clip: bool,
 ) -> None:
     """`adamax_printed_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
-    from bnnlib.kernels import elementwise
+    from bnnlib.kernels.cpu import elementwise
 
     beta1, beta2 = 1 - 2**-3, 1 - 2**-10
     step = scale * power_of_two(learning_rate / (1 - beta1**t))
-    arrays = [fused.flat(x) for x in (parameter, grad, first_moment, second_moment)]
+    arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
     bound = 1.0 if clip else math.inf
-    fused.run(elementwise.adamax_printed, arrays, step, beta2, 1 - beta1, bound)
+    dispatch.run(elementwise.adamax_printed, arrays, step, beta2, 1 - beta1, bound)
 
 
 def fused_adamax_decaying(
@@ -252,13 +252,13 @@ def fused_adamax_decaying(
     clip: bool,
 ) -> None:
     """`adamax_decaying_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
-    from bnnlib.kernels import elementwise
+    from bnnlib.kernels.cpu import elementwise
 
     beta1, beta2, eps = 0.9, 0.999, 2**-27
     step = scale * power_of_two(learning_rate / (1 - beta1**t))
-    arrays = [fused.flat(x) for x in (parameter, grad, first_moment, second_moment)]
+    arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
     bound = 1.0 if clip else math.inf
-    fused.run(elementwise.adamax_decaying, arrays, step, beta2, 1 - beta1, eps, bound)
+    dispatch.run(elementwise.adamax_decaying, arrays, step, beta2, 1 - beta1, eps, bound)
 
 
 FUSED = {

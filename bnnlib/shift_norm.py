@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bnnlib import fused
 from bnnlib.binarize import ap2
+from bnnlib.kernels import dispatch
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
@@ -54,18 +54,18 @@ def gradient(
 def _fits(*tensors: Tensor) -> bool:
     """Whether they are rows of channels that the kernels take: (B, C), or images channels-last."""
     first = tensors[0]
-    return fused.fits(*tensors) and first.movedim(1, -1).is_contiguous()
+    return dispatch.fits(*tensors) and first.movedim(1, -1).is_contiguous()
 
 
 def _in_rows(name: str, large: list[Tensor], channels: list[Tensor], out: Tensor) -> Tensor:
     """Call a kernel of `kernels.shift_norm` on (rows, C) arrays; -> out."""
-    from bnnlib.kernels import shift_norm
-    from bnnlib.kernels.threads import in_parts
+    from bnnlib.kernels.cpu import shift_norm
+    from bnnlib.kernels.cpu.parallel_for import in_parts
 
     kernel: Callable = getattr(shift_norm, name)
     rows = [t.detach().movedim(1, -1).flatten(0, -2).numpy() for t in (*large, out)]
     values = [t.detach().contiguous().numpy() for t in channels]
     arrays = (*rows[:-1], *values, rows[-1])
-    together = max(1, fused.PIECE // out.shape[1])
+    together = max(1, dispatch.PIECE // out.shape[1])
     in_parts(lambda *part: kernel(*arrays, *part), len(rows[0]), together)
     return out

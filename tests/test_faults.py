@@ -28,8 +28,10 @@ from faults import (
 )
 from machines import clock_backwards, little_room, path_with, small_disk, with_only, without_network
 
-from bnnlib import checkpoints, fit, metrics, recipes, runs, sources
-from bnnlib.inputs import training_data
+from study import page, recipes
+from study.data import sources
+from study.data.training_data import training_data
+from study.train import checkpoints, loop, runs
 from tools import site
 from tools.files import replace_all
 
@@ -138,7 +140,7 @@ def test_without_home_network_programs_gpu_or_a_right_clock(undisturbed, fresh, 
 
 def write_checkpoint(folder: Path, seed: int) -> None:
     recipe = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
-    state = fit.begin(recipe, training_data(recipe, "smoke"), seed)
+    state = loop.begin(recipe, training_data(recipe, "smoke"), seed)
     checkpoints.save(state, folder / "cpu-seed0.checkpoint", {"seed": seed})
 
 
@@ -149,7 +151,7 @@ def write_record(folder: Path, seed: int) -> None:
 
 def write_metrics(folder: Path, seed: int) -> None:
     found = {f"finding {n}": seed for n in range(10_000)}
-    metrics.publish(metrics.Page("01_small", "smoke"), [], [], found)
+    page.publish(page.Page("01_small", "smoke"), [], [], found)
 
 
 def write_notebook(folder: Path, seed: int) -> None:

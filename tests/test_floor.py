@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bnnlib import ROOT
+from study import ROOT
 
 FLOOR = Path(__file__).with_name("floor.txt")
 ABSENT = (
@@ -12,7 +12,7 @@ ABSENT = (
     "papermill pooch requests pandas seaborn dask distributed numba llvmlite"
 ).split()
 NEEDED = (
-    "bnnlib.train bnnlib.bench bnnlib.packed bnnlib.captured bnnlib.one_pass bnnlib.estimate "
+    "study.train.runner study.bench bnnlib.packed study.train.captured bnnlib.one_pass study.train.estimate "
     "tools.lease tools.lease_steps benchmarks.bench_training"
 ).split()
 # Refuses to import what isn't there, whatever this environment has.
@@ -47,7 +47,7 @@ def test_a_run_trains_without_them(tmp_path):
     """Every recipe's own numbers come from plain torch then; a short run goes to its end."""
     done = without(
         "from bnnlib import fit, recipes\n"
-        "from bnnlib.inputs import training_data\n"
+        "from study.data.training_data import training_data\n"
         "recipe = recipes.at_profile(recipes.MNIST_THEANO, 'smoke')\n"
         "print(len(fit.fit(recipe, training_data(recipe, 'smoke'), 0)[0]))"
     )

@@ -12,7 +12,8 @@ import trials
 from fuzzing import put, trials_of
 from mutations import pickles
 
-from bnnlib import cached, claims
+from study import claims
+from study.data import store
 from tools import reproduce
 
 CASES = 100  # random ones of each reader, behind the known traps
@@ -60,12 +61,12 @@ def test_the_pickles_would_run(tmp_path):
 
 def test_no_hash_is_no_hash_that_fits(tmp_path):
     put(tmp_path, fuzzed_data.CACHED)
-    put(tmp_path, {"svhn-no-extra/sha256.json": json.dumps(dict.fromkeys(cached.KEYS)).encode()})
+    put(tmp_path, {"svhn-no-extra/sha256.json": json.dumps(dict.fromkeys(store.KEYS)).encode()})
     labels = np.load(tmp_path / "svhn-no-extra/train_labels.npy")
     np.save(tmp_path / "svhn-no-extra/train_labels.npy", labels[::-1])
-    with patch.multiple(cached, SIZES=fuzzed_data.PATCH["cached"]["SIZES"]):
+    with patch.multiple(store, SIZES=fuzzed_data.PATCH["cached"]["SIZES"]):
         with pytest.raises(ValueError, match="train_images.npy is altered"):
-            cached.read("svhn-no-extra", tmp_path)
+            store.read("svhn-no-extra", tmp_path)
 
 
 @pytest.mark.parametrize(

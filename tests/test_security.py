@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bnnlib import ROOT
+from study import ROOT
 
 START = 300  # seconds that JupyterLab may take on a busy machine
 PRIVATE = ("api/contents", "api/kernels", "api/sessions", "api/terminals", "lab/api/settings")
@@ -138,7 +138,7 @@ UNPACKS = {"extractall", "unpack_archive"}
 SAFE = {"torch.load": ("weights_only", True)}  # a call -> what it must say
 STARTS = {"subprocess." + name for name in ("run", "Popen", "call", "check_call", "check_output")}
 # What is for several processes or machines; `agreement` uses threads of asyncio alone.
-EXCEPTIONS = {"bnnlib/cluster.py", "bnnlib/agreement.py", "bnnlib/parallel.py"}
+EXCEPTIONS = {"study/train/cluster.py", "study/train/same_platform.py", "bnnlib/parallel.py"}
 EXCEPTIONS |= {"benchmarks/bench_cluster.py"}
 
 

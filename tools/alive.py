@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from bnnlib import ROOT, data, runs
-from bnnlib.canvas import BROWSER
 from bnnlib.export import js
 from bnnlib.export.network import read
+from study import ROOT, data
+from study.playground.canvas import BROWSER
+from study.train import runs
 
 HERE = ROOT / "study" / "playground" / "browser"
 DIGITS = HERE / "test_images.npz"  # the first of MNIST's test images: `python -m tools.alive`

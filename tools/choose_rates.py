@@ -6,7 +6,9 @@ notebooks/rates.toml, which the evening profile reads. An arm without all three 
 
 import sys
 
-from bnnlib import rates, runs, sweeps
+from study import rates
+from study.recipes import sweeps
+from study.train import runs
 
 HEAD = """\
 # Learning rate of each ablation in the evening profile: the one of three with the lowest validation

@@ -2,7 +2,7 @@
 
     python -m tools.collect RECIPE --profile P
 
-puts the finished runs of a recipe, made by `python -m bnnlib.train`, among the committed ones: for
+puts the finished runs of a recipe, made by `python -m study.train`, among the committed ones: for
 maintainers, and for what takes too long to be made along with a page.
 """
 
@@ -11,9 +11,10 @@ import json
 import sys
 from pathlib import Path
 
-from bnnlib import recipes, runs
 from bnnlib.files import print_anywhere
-from bnnlib.train import network_name
+from study import recipes
+from study.train import runs
+from study.train.runner import network_name
 from tools import site
 from tools.files import replace_all
 from tools.summary import FAITHFUL

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from statistics import fmean
 
-from bnnlib import ROOT, recipes
-from bnnlib.claims import claims
 from bnnlib.files import print_anywhere
-from bnnlib.outcomes import spread
+from study import ROOT, recipes
+from study.claims import claims
+from study.tables import spread
 from tools import findings, noise, site, summary
 from tools.findings import COPIED, DIFFERS, NOISE, NOT_NOISE, SAME, Pair, Results
 

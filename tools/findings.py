@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from bnnlib import runs
-from bnnlib.claims import SPEED, TRAINING, TWO_GROUPS, Claim, claims
-from bnnlib.verdicts import STAND_IN
+from study.claims import SPEED, TRAINING, TWO_GROUPS, Claim, claims
+from study.train import runs
+from study.verdicts import STAND_IN
 from tools import noise, summary
 from tools.noise import Spread
 from tools.summary import Row

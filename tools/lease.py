@@ -22,8 +22,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnnlib import ROOT, data, runs
 from bnnlib.files import whole
+from study import ROOT, data
+from study.train import runs
 from tools import lease_data
 
 PARTS = (ROOT / "build" / "lease-1", ROOT / "build" / "lease-2")
@@ -66,14 +67,14 @@ def plan(state: Path, profile: str = "paper") -> list[Step]:
     steps += [Step(f"pace {name}", 1, ask("pace", name), 60) for name in PACED[: 1 if small else 4]]
     trained = (("mnist-theano", 1), ("cifar10-theano", 2), ("mnist-torch7", 3))
     for name, call in trained[: 1 if small else 3]:
-        command = ("-m", "bnnlib.train", name, "--profile", profile)
+        command = ("-m", "study.train", name, "--profile", profile)
         steps.append(Step(f"train {name}", call, command, LIMIT, lasting=True))
     return steps
 
 
 def _bench(state: Path, kind: str, size: int, small: bool) -> Step:
     out = state / "bench" / f"{kind}-{size}.json"
-    command = ("-m", "bnnlib.bench", *["--quick"] * small, "--only", kind, str(size))
+    command = ("-m", "study.bench", *["--quick"] * small, "--only", kind, str(size))
     return Step(f"bench {kind} {size}", 1, (*command, "--out", str(out)), 90)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bnnlib import cached
 from bnnlib.files import whole
+from study.data import store
 
 ACROSS = 100  # images in a row of a mosaic
 IN_A_MOSAIC = 10_000  # a WebP has 16,383 pixels a side at most
@@ -73,8 +73,8 @@ def pack(name: str, arrays: Sequence[np.ndarray], folders: Sequence[Path]) -> No
             _write(folders[1] / f"{name}-test-{at}.webp", content)
         _write(folders[1] / f"{name}-labels.npz.xz", pack_arrays([train_labels, test_labels]))
     back = unpacked(name, folders)
-    for key, ours, theirs in zip(cached.KEYS, back, arrays, strict=True):
-        if cached.sha256([ours]) != cached.sha256([theirs]):
+    for key, ours, theirs in zip(store.KEYS, back, arrays, strict=True):
+        if store.sha256([ours]) != store.sha256([theirs]):
             raise ValueError(f"{name}'s {key} are altered by packing")
 
 
@@ -108,7 +108,7 @@ def install(name: str, folders: Sequence[Path], data: Path) -> bool:
     arrays = unpacked(name, folders)
     if arrays is None:
         return False
-    cached.keep(name, data, [[array] for array in arrays], "the lease's parts")
+    store.keep(name, data, [[array] for array in arrays], "the lease's parts")
     return True
 
 

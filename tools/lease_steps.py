@@ -14,11 +14,13 @@ from pathlib import Path
 
 import torch
 
-from bnnlib import captured, fit, numerics, optim, recipes
+from bnnlib import numerics, optim
 from bnnlib.files import whole
-from bnnlib.inputs import training_data
-from bnnlib.timing import seconds_of
-from bnnlib.train import default_device
+from study import recipes
+from study.bench.timing import seconds_of
+from study.data.training_data import training_data
+from study.train import captured, loop
+from study.train.runner import default_device
 
 LARGE = 8192  # a square product's side
 
@@ -62,18 +64,18 @@ def pace(
     """Milliseconds of a step of a recipe's run, eager and replayed; and why it is not replayed."""
     recipe = recipes.at_profile(recipes.by_name(name), profile)
     training = training_data(recipe, profile, device)
-    state = fit.begin(recipe, training, 0, device)
+    state = loop.begin(recipe, training, 0, device)
     optim.set_learning_rate(state.optimizer, recipe.learning_rate)
     split = training.train
     state.network.train()
     rows = slice(0, recipe.batch_size)
     batch = split.images[rows], split.labels[rows]
-    eager = lambda: fit.step(state.network, state.optimizer, *batch)  # noqa: E731
+    eager = lambda: loop.step(state.network, state.optimizer, *batch)  # noqa: E731
     seconds_of(eager, 3, device)
     told = {"eager_ms": 1000 * seconds_of(eager, min(steps, 20), device)}
     step, told["steps"] = captured.prepared(state, recipe, split, graph)
     if step:
-        fit._begin_epoch(state, len(split.images))
+        loop._begin_epoch(state, len(split.images))
         step.begin()
         count = min(steps, len(step.losses) - 3)
         seconds_of(step.replay, 3, device)

@@ -23,7 +23,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from bnnlib.verdicts import VERDICTS
+from study.verdicts import VERDICTS
 from tools import alive
 from tools.formulas import formula
 

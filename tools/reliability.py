@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnnlib import ROOT, runs
+from study import ROOT
+from study.train import runs
 from tools.files import replace_all
 from tools.pages import minutes
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import nbformat
 import torch
 
-from bnnlib import ROOT, bench, data, runs, side_by_side, train
 from bnnlib.files import print_anywhere
-from bnnlib.recipe import Recipe
+from study import ROOT, bench, data
+from study.recipes.recipe import Recipe
+from study.train import runner, runs, side_by_side
 from tools import costs, needed, run_notebooks, scale, site, summary
 from tools.collect import collect, superseded
 from tools.files import only_one, replace_all, require_writable
@@ -29,7 +30,7 @@ from tools.run_notebooks import BUILD, NOTEBOOKS, Outcome
 README = ROOT / "README.md"
 BENCHMARKS = ROOT / "results" / "bench"
 KERNELS = "09_kernels"  # the notebook that shows what was timed
-DATASETS = ("mnist", "cifar10")  # what the notebooks read, by the names of bnnlib.data
+DATASETS = ("mnist", "cifar10")  # what the notebooks read, by the names of study.data
 
 
 class Making:
@@ -170,7 +171,7 @@ def fetch_data(needed: bool) -> list[str]:
 
     Raises ValueError if one could not and is `needed`, RuntimeError if something else is wrong.
     """
-    command = [sys.executable, "-m", "bnnlib.data", *DATASETS]
+    command = [sys.executable, "-m", "study.data", *DATASETS]
     fetched = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     print(fetched.stdout, end="", flush=True)
     if fetched.returncode not in (0, data.UNAVAILABLE):
@@ -209,8 +210,8 @@ def time_kernels(making: Making) -> None:
         return
     started, log = time.monotonic(), BUILD / "logs" / making.profile / "bench.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    made = making.staged / "bench" / f"kernels-{bench.kind(train.default_device())}.json"
-    command = [sys.executable, "-m", "bnnlib.bench", "--plan", making.bench, "--out", str(made)]
+    made = making.staged / "bench" / f"kernels-{bench.kind(runner.default_device())}.json"
+    command = [sys.executable, "-m", "study.bench", "--plan", making.bench, "--out", str(made)]
     with run_notebooks.peak_memory() as peak, log.open("w") as file:
         timed = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
     if timed.returncode:
@@ -221,11 +222,11 @@ def time_kernels(making: Making) -> None:
 
 def train_on_cluster(making: Making, pairs: list[tuple[Recipe, int]]) -> None:
     """Train there, one run after another."""
-    from bnnlib import cluster  # with Dask, which nothing else needs
+    from study.train import cluster  # with Dask, which nothing else needs
 
     try:
         with cluster.connect(making.cluster) as client:
-            cluster.work_through(client, pairs, making.profile, device=train.default_device())
+            cluster.work_through(client, pairs, making.profile, device=runner.default_device())
     except ConnectionError as problem:
         raise RuntimeError(str(problem)) from None
 

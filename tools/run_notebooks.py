@@ -20,7 +20,7 @@ from ipykernel.kernelspec import get_kernel_dict
 from IPython.core.profiledir import ProfileDir
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from bnnlib import ROOT
+from study import ROOT
 from tools.files import replace_all
 from tools.status import Status
 

@@ -16,7 +16,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bnnlib import ROOT, recipes, runs
+from study import ROOT, recipes
+from study.train import runs
 
 # Run by both sources' own bnnlib, so it uses only what both have. A line a recipe: its name, and a
 # hash of its history and network at smoke and of its network after the steps at evening.
@@ -25,7 +26,7 @@ import hashlib, sys
 from dataclasses import replace
 import torch
 from bnnlib import fit, recipes, runs
-from bnnlib.inputs import training_data
+from study.data.training_data import training_data
 
 STEPS = 3
 RATE = 2**-10  # whatever a profile's schedule was: that is part of a recipe, not of the sources

@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from statistics import median
 
-from bnnlib import ROOT, ablations, cached, catalogue, data, energy, recipes, runs
 from bnnlib.files import whole
-from bnnlib.recipe import Recipe
+from study import ROOT, data, energy, recipes
+from study.data import store
+from study.recipes import ablations, paper
+from study.recipes.recipe import Recipe
+from study.train import runs
 
 PAGE = ROOT / "docs" / "scale.md"
 BEGIN, END = "<!-- estimate:begin -->", "<!-- estimate:end -->"
@@ -22,8 +25,8 @@ KIND = ("network", "weights", "activations", "batch_norm", "optimizer")
 KIND += ("latent_bits", "gradient_bits", "rounding")
 SIZES = ("dataset", "hidden", "dense", "epochs", "train_images")  # what work depends on
 GROUPS = {
-    **{recipe.name: (recipe,) for recipe in catalogue.PAPER},
-    "the SVHN recipes on svhn-part": catalogue.SVHN_PART,
+    **{recipe.name: (recipe,) for recipe in paper.PAPER},
+    "the SVHN recipes on svhn-part": paper.SVHN_PART,
     "CIFAR-10 ablations": ablations.CIFAR10_ABLATIONS,
     "gradients": ablations.GRADIENTS,
     "shift-based": ablations.SHIFT,
@@ -53,7 +56,7 @@ def operations(recipe: Recipe) -> int:
 def work(recipe: Recipe) -> float:
     """Multiply-adds of a run: training and validation of all epochs."""
     held = data.VALIDATION[recipe.dataset]
-    trained = recipe.train_images or cached.SIZES[recipe.dataset][0] - held
+    trained = recipe.train_images or store.SIZES[recipe.dataset][0] - held
     return operations(recipe) * recipe.epochs * (PASSES * trained + held)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import nbformat
 from markupsafe import Markup
 
-from bnnlib import ROOT, runs
-from bnnlib.claims import OURS, working
-from bnnlib.verdicts import VERDICTS
+from study import ROOT
+from study.claims import OURS, working
+from study.train import runs
+from study.verdicts import VERDICTS
 from tools import alive, summary
 from tools.files import replace_all
 from tools.pages import first_figure, page, render, title

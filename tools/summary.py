@@ -8,16 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from bnnlib.claims import (
-    CATEGORIES,
-    OURS,
-    TWO_GROUPS,
-    Claim,
-    claims,
-    difference_unit,
-    with_unit,
-)
-from bnnlib.verdicts import NOT_RUN, VERDICTS, interval_text
+from study.claims import CATEGORIES, OURS, TWO_GROUPS, Claim, claims, difference_unit, with_unit
+from study.verdicts import NOT_RUN, VERDICTS, interval_text
 
 FAITHFUL = ("paper", "evening", "quick")  # the first that has a value is shown; smoke never is
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.folding import PIXEL, Block, blocks, fold, reads_pixels
-from bnnlib.models import load_network
+from bnnlib.network_file import load_network
 from bnnlib.packed import DIGITS, PICTURES
 
 

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bnnlib import cluster, recipes, runs
-from tests import dask_processes
-from tests.dask_processes import Meanwhile, measured, wait_for
+from study import recipes
+from study.train import cluster, runs
+from tests.support import dask_processes
+from tests.support.dask_processes import Meanwhile, measured, wait_for
 
 HOSTS = 4  # with a worker each, beside the scheduler's
 ROUNDS = 5

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bnnlib import ROOT
+from study import ROOT
 
 TIMES = 40  # of each family of kernels
 TESTS = ROOT / "tests"

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from bnnlib import data, packed
+from bnnlib import packed
 from bnnlib.export import js
 from bnnlib.export.network import read
-from tests import engine
-from tests.browser import chromium, needed
+from study import data
+from tests.support import engine
+from tests.support.browser import chromium, needed
 from tools.alive import NETWORK
 
 pytestmark = needed

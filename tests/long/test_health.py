@@ -9,7 +9,7 @@ import sys
 from faults import numbers, reproduce, require_success
 from machines import disk_use
 
-from bnnlib import ROOT
+from study import ROOT
 
 EPOCHS = 200
 SETTLED = 50  # epochs, after which memory must not grow
@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 import psutil
 from bnnlib import checkpoints, fit, memory, recipes
-from bnnlib.inputs import training_data
+from study.data.training_data import training_data
 
 epochs, path = int(sys.argv[1]), Path(sys.argv[2])
 recipe = replace(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), epochs=epochs)

@@ -11,7 +11,7 @@ import pytest
 import tiny_sets
 from faults import SEED, anew, contents, kernels_of, numbers, reproduce, require_success, survive
 
-from bnnlib import data
+from study import data
 
 KILLS = 50
 QUICK_KILLS = 3

@@ -11,7 +11,7 @@ import faults
 from faults import SEED, anew, contents, numbers, reproduce, require_success
 from machines import clock_backwards, path_with, with_only, without_network
 
-from bnnlib import data
+from study import data
 
 PAIRS = 20
 YEAR = 365 * 86_400  # seconds
@@ -114,7 +114,7 @@ def test_no_data_npm_or_network_at_quick(tmp_path, report):
     }
     before = without_network()
     fetched = subprocess.run(
-        [*before, sys.executable, "-m", "bnnlib.data", "mnist"],
+        [*before, sys.executable, "-m", "study.data", "mnist"],
         cwd=folder,
         env=os.environ | lacking,
         capture_output=True,

@@ -1,4 +1,4 @@
-// The page's back end for the playground: what bnnlib.canvas does in JupyterLab's kernel, done by
+// The page's back end for the playground: what study.playground.canvas does in JupyterLab's kernel, done by
 // the engine. Models of both kinds have get, set, save_changes, on and off.
 
 const ZOOM = 6; // pixels of the drawing to one of a digit, each way

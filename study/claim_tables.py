@@ -1,0 +1,109 @@
+"""Claims in tables and sentences: what counts as reproducing them, and what was obtained."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from study import verdicts
+from study.claims import OURS, TWO_GROUPS, Claim, claims, difference_unit, with_unit, working
+from study.evidence import Result
+from study.page import made_on
+from study.tables import DATA_SETS, spread
+
+
+def criteria(claim_ids: Sequence[str]) -> pd.DataFrame:
+    """What is claimed and what will count as reproducing it, before anything is run."""
+    rows = [
+        {
+            "claim": claim.statement,
+            "paper": claim.paper,
+            "where": claim.where,
+            "what is compared": claim.selection,
+            "criterion": _rule(claim),
+            "judged at": _judged_at(claim),
+        }
+        for claim in map(claims().__getitem__, claim_ids)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _rule(claim: Claim) -> str:
+    rule = f"{'found' if claim.origin == OURS else 'reproduced'} if {claim.criterion}"
+    if claim.kind in TWO_GROUPS:
+        other = "lies below 0" if claim.kind == "effect" else f"begins above {claim.limit}"
+        return f"{rule}; opposite if it {other}; else undecided"
+    partly = claim.margin and claim.origin != OURS
+    return f"{rule}; partly, up to three times that margin" if partly else rule
+
+
+def _judged_at(claim: Claim) -> str:
+    """What evidence it takes."""
+    if claim.evidence == "paper":
+        return "the paper's settings"
+    if claim.evidence != "runs":
+        return "any machine"
+    limits = (f"{limit:g} % on {DATA_SETS[name]}" for name, limit in working().items())
+    return f"networks that work: a mean error of at most {', '.join(limits)}"
+
+
+def compare(results: Sequence[Result]) -> pd.DataFrame:
+    """Claims beside what was obtained; `measured on` names profile and device."""
+    rows = [
+        {
+            "claim": result.claim.statement,
+            "paper": result.claim.paper,
+            "ours": _ours(result),
+            "difference": _difference(result),
+            "verdict": result.verdict,
+            "evidence": result.grade,
+            "measured on": _measured_on(result),
+        }
+        for result in results
+    ]
+    columns = ["claim", "paper", "ours", "difference", "verdict", "evidence", "measured on"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _ours(result: Result) -> str:
+    if result.difference is None:
+        return result.verdict
+    claim, decimals = result.claim, result.claim.decimals
+    if not result.reference:
+        return f"{with_unit(spread(result.values, decimals), claim.unit)} (n = {result.n})"
+    judged, reference = (spread(group, decimals) for group in (result.values, result.reference))
+    return f"{judged} against {reference} % (n = {result.n}, {len(result.reference)})"
+
+
+def _difference(result: Result) -> str:
+    """Empty without a value, and for a claim in words, to which there is no distance."""
+    if result.difference is None or (result.claim.says and not result.reference):
+        return ""
+    number = f"{result.difference:+.{result.claim.decimals}f}"
+    text = with_unit(number, difference_unit(result.claim))
+    return f"{text} ({result.interval})" if result.interval else text
+
+
+def _measured_on(result: Result) -> str:
+    profiles = ", ".join(sorted(result.profiles))
+    devices = made_on(result.records)
+    return f"{profiles} profile{', ' if devices else ''}{devices}" if profiles else ""
+
+
+def sentence(result: Result) -> str:
+    """Verdict, claim, both numbers and the criterion, as one line of Markdown."""
+    claim = result.claim
+    head = f"**{result.verdict[0].upper()}{result.verdict[1:]}.** {claim.statement}:"
+    rule = f"Criterion: {_rule(claim)}."
+    source = f"{claim.where}, n = {claim.paper_n}" if claim.paper_n else claim.where
+    if result.difference is None:
+        return f"{head} the paper has {claim.paper} ({source}). {rule}"
+    if result.verdict == verdicts.TOO_FEW:
+        rule += f" That takes {verdicts.FEWEST_RUNS} runs of each."
+    if result.verdict in (verdicts.TOO_SMALL, verdicts.OTHER_SETTINGS):
+        rule += f" Judged at {_judged_at(claim)}."
+    difference = f", a difference of {_difference(result)}" if result.reference else ""
+    conditions = ", ".join(filter(None, [result.grade, _measured_on(result)]))
+    return (
+        f"{head} ours {_ours(result)}{difference}, {conditions}; "
+        f"the paper: {claim.paper} ({source}). {rule}"
+    )

@@ -1,0 +1,283 @@
+"""How the figures look, and those that are drawn from run records. No numbers are judged here.
+
+One colour means one thing on every page. Sizes are for a page 760 pixels wide.
+"""
+
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython import get_ipython
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from study.factorial import Lines, test_errors
+from study.train import runs
+
+# Seaborn's colour-blind palette, by what a colour stands for; other things take the spare ones.
+# Blue is also what the Theano code does (the sign, exact batch normalization) and a baseline,
+# orange what the Torch7 code does (random signs, shifts).
+COLOURS = {"theano": "#0173b2", "torch7": "#de8f05", "float": "#029e73", "code": "#cc78bc"}
+CHANGED = "#d55e00"  # a recipe with one thing changed, beside its baseline
+GREY = "#555555"  # a formula, an exact value, a note
+SPARE = ("#ca9161", "#56b4e9", "#949494", CHANGED)
+WIDTH = 7.6  # inches; 729 of the page's 760 pixels
+STAND_IN = "stand-in data: not comparable with the paper"
+# Text stays text; nothing random or dated is written, and the font comes with Matplotlib: the same
+# figure has the same bytes everywhere.
+_SVG = {"svg.fonttype": "none", "svg.hashsalt": "bnn"}
+_FONTS = ["DejaVu Sans", "Verdana", "Arial", "sans-serif"]
+_METADATA = {"Date": None, "Creator": None}
+_MEASURED = ("train_loss", "validation_loss", "validation_error", "learning_rate", "seconds")
+
+
+def style() -> None:
+    """Set the figure style; in a notebook also let figures appear as SVG."""
+    import seaborn
+
+    seaborn.set_theme("notebook", "whitegrid", "colorblind", font_scale=0.85)
+    plt.rcParams.update(_SVG)
+    plt.rcParams.update(
+        {"font.sans-serif": _FONTS, "grid.color": "#e4e4e4", "figure.facecolor": "white"}
+    )
+    if get_ipython():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg", metadata=_METADATA, bbox_inches=None)
+
+
+def colour(recipe: str, others: list[str]) -> str:
+    """The fixed colour of a recipe's name, or a spare one by its place among `others`."""
+    words = recipe.split("-")
+    for thing in ("float", "code", "torch7", "theano"):
+        if thing in words:
+            return COLOURS[thing]
+    if "baseline" in words:
+        return COLOURS["theano"]
+    return SPARE[others.index(recipe) % len(SPARE)]
+
+
+def write_svg(figure: Figure, path: Path) -> Path:
+    """Write a figure as SVG, atomically and with the same bytes each time."""
+    content = io.BytesIO()
+    with plt.rc_context(_SVG):
+        figure.savefig(content, format="svg", metadata=_METADATA)
+    runs.write_atomic(path, content.getvalue())
+    return path
+
+
+def history(records: list[dict]) -> pd.DataFrame:
+    """One row per epoch of every run: errors in %, seconds of that epoch."""
+    rows = [
+        {"recipe": r["recipe"]["name"], "profile": r["profile"], "seed": r["seed"]}
+        | {name: epoch[name] for name in ("epoch", *_MEASURED)}
+        for r in records
+        for epoch in r["history"]
+    ]
+    return pd.DataFrame(rows, columns=["recipe", "profile", "seed", "epoch", *_MEASURED])
+
+
+def learning_curves(records: list[dict]) -> Figure:
+    """Validation error (solid) above training loss (dashed), by epoch.
+
+    A thin line is one seed, a thick one the mean over all seeds.
+    """
+    if not records:
+        return nothing_to_draw()
+    figure, (errors, losses) = plt.subplots(
+        2, 1, sharex=True, figsize=(WIDTH, 5.6), height_ratios=(3, 2), layout="constrained"
+    )
+    frame = history(records)
+    _curves(errors, frame, "validation_error")
+    _curves(losses, frame, "train_loss", linestyle="--")
+    _seeds_note(errors, frame)
+    _scale(errors, "y", frame["validation_error"], "validation error\n(%")
+    _scale(losses, "y", frame["train_loss"], "training loss\n(squared hinge")
+    losses.set_xlabel("epoch")
+    losses.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=(1, 2, 5, 10)))
+    errors.legend(frameon=False, fontsize="small")
+    return stamped(figure, records)
+
+
+def beside_the_paper(records: list[dict], read_off: dict[str, dict]) -> Figure:
+    """Validation error by epoch (log scale), with points of the paper's own curves as diamonds.
+
+    read_off: {"theano": {"epochs": [...], "validation_error": [...]}, ...}. Lines as in
+    `learning_curves`.
+    """
+    if not records:
+        return nothing_to_draw()
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
+    frame = history(records)
+    _curves(axes, frame, "validation_error")
+    _seeds_note(axes, frame)
+    style = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white"}
+    for name, points in read_off.items():
+        places = points["epochs"], points["validation_error"]
+        axes.plot(*places, **style, color=COLOURS[name], label=f"the paper's Figure 1, {name}")
+    read = [error for points in read_off.values() for error in points["validation_error"]]
+    _scale(axes, "y", [*frame["validation_error"], *read], "validation error\n(%")
+    axes.set(xlabel="epoch (log scale)")
+    _logarithmic(axes, "x")
+    axes.legend(frameon=False, fontsize="x-small", ncols=2)
+    return stamped(figure, records)
+
+
+def _curves(axes: Axes, frame: pd.DataFrame, column: str, **line) -> None:
+    """Every recipe: each seed, and the mean over the epochs that every seed has."""
+    names, profiles = list(frame["recipe"].unique()), frame["profile"].unique()
+    for (recipe, profile), group in frame.groupby(["recipe", "profile"], sort=False):
+        seeds = group.pivot_table(column, "epoch", "seed")  # (epochs, seeds)
+        style = line | {"color": colour(recipe, names)}
+        if seeds.shape[1] > 1:
+            axes.plot(seeds, linewidth=0.8, alpha=0.45, **style)
+        named = f"{recipe}, {profile} profile" if len(profiles) > 1 else recipe
+        style |= {"marker": "o" if len(seeds) < 3 else None, "linewidth": 1.7}
+        axes.plot(seeds.dropna().mean(axis=1), label=f"{named} (n = {seeds.shape[1]})", **style)
+
+
+def _seeds_note(axes: Axes, frame: pd.DataFrame) -> None:
+    profiles = frame["profile"].unique()
+    of_one = f"{profiles[0]} profile; " if len(profiles) == 1 else ""
+    _note(axes, f"{of_one}thin line: one seed; thick: mean")
+
+
+def _note(axes: Axes, text: str) -> None:
+    """Above the axes, how to read the marks."""
+    axes.set_title(text, loc="left", fontsize="small", color=GREY)
+
+
+def effects(records: list[dict], baseline: str) -> Figure:
+    """Test error of every run, one row of dots per recipe, the mean as a bar; the baseline on top.
+
+    The band is the baseline's mean plus and minus its standard deviation over seeds.
+    """
+    errors: dict[str, list[float]] = {baseline: []}
+    for record in records:
+        errors.setdefault(record["recipe"]["name"], []).append(record["test_error"])
+    if not errors[baseline]:
+        return nothing_to_draw()
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.1 + 0.42 * len(errors)), layout="constrained")
+    _band(axes, *_mean_std(errors[baseline]))
+    for row, (name, values) in enumerate(errors.items()):
+        _row_of_dots(axes, row, values, COLOURS["theano"] if name == baseline else CHANGED)
+    labels = [name.split("-", 1)[-1].replace("-", " ") for name in errors]
+    axes.set_yticks(range(len(errors)), labels)
+    axes.set_ylim(len(errors) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    profiles = ", ".join(sorted({record["profile"] for record in records}))
+    label = f"test error of each seed, {profiles} profile (%"
+    _scale(axes, "x", [v for values in errors.values() for v in values], label)
+    return stamped(figure, records)
+
+
+def _band(axes: Axes, mean: float, std: float | None) -> None:
+    """The baseline across all rows."""
+    axes.axvline(mean, color=COLOURS["theano"], linewidth=1)
+    note = "bar: mean"
+    if std is not None:
+        axes.axvspan(mean - std, mean + std, color=COLOURS["theano"], alpha=0.12, lw=0)
+        note += "; band: the baseline's mean ± standard deviation"
+    _note(axes, note)
+
+
+def _row_of_dots(axes: Axes, row: int, values: list[float], tint: str) -> None:
+    mean, std = _mean_std(values)
+    axes.plot(values, [row] * len(values), "o", color=tint, alpha=0.55, markersize=6, mew=0)
+    axes.plot([mean], [row], "|", color=tint, markersize=17, markeredgewidth=2.5)
+    spread = "" if std is None else f" ± {std:.2f}"
+    axes.annotate(
+        f"{mean:.2f}{spread} (n = {len(values)})",
+        (1.01, row),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize="small",
+    )
+
+
+def _mean_std(values: list[float]) -> tuple[float, float | None]:
+    series = pd.Series(values)
+    return float(series.mean()), float(series.std()) if len(values) > 1 else None
+
+
+def interaction(records: list[dict], lines: Lines, levels: list[str]) -> Figure:
+    """Test error of every run of a 2 x 2 experiment: a dot is one seed, a line joins two means.
+
+    Left and right are the second factor's `levels`, each line is one level of the first. Parallel
+    lines: neither factor changes what the other does.
+    """
+    if not records:
+        return nothing_to_draw()
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
+    for (label, names), tint in zip(lines.items(), ("theano", "torch7"), strict=True):
+        _line(axes, label, [test_errors(records, name) for name in names], COLOURS[tint])
+    axes.set_xticks(range(len(levels)), levels)
+    axes.set(xlim=(-0.4, len(levels) - 0.6), ylabel="test error of each seed (%)")
+    axes.grid(axis="x", visible=False)
+    axes.legend(frameon=False, fontsize="small")
+    return stamped(figure, records)
+
+
+def by_bits(records: list[dict], lines: dict[str, dict[int, str]], baseline: str) -> Figure:
+    """Test error of every run by its bits: a dot is one seed, a line joins means.
+
+    `lines`: how numbers are rounded -> bits -> the recipe's name; all have the same bits. The band
+    is the baseline's mean plus and minus its standard deviation over seeds.
+    """
+    if not (errors := test_errors(records, baseline)):
+        return nothing_to_draw()
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
+    mean, std = _mean_std(errors)
+    axes.axhline(mean, color=GREY, linewidth=1, label="float32")
+    axes.axhspan(mean - (std or 0), mean + (std or 0), color=GREY, alpha=0.15, lw=0)
+    for (label, names), tint in zip(lines.items(), ("theano", "torch7"), strict=True):
+        groups = [test_errors(records, name) for name in names.values()]
+        _line(axes, label, groups, COLOURS[tint])
+        axes.set_xticks(range(len(names)), list(names))
+        errors = errors + [error for group in groups for error in group]
+    _scale(axes, "y", errors, "test error of each seed\n(%")
+    axes.set_xlabel("bits")
+    axes.grid(axis="x", visible=False)
+    axes.legend(frameon=False, fontsize="small")
+    return stamped(figure, records)
+
+
+def _line(axes: Axes, label: str, groups: list[list[float]], tint: str) -> None:
+    for place, values in enumerate(groups):
+        axes.plot([place] * len(values), values, "o", color=tint, alpha=0.55, markersize=6, mew=0)
+    means = [pd.Series(values, dtype=float).mean() for values in groups]
+    axes.plot(means, color=tint, label=label if any(groups) else f"{label} (not run)")
+
+
+def _scale(axes: Axes, which: str, values, label: str) -> None:
+    """Label the x or y axis and its scale: logarithmic for positive values over a factor of 4."""
+    logarithmic = min(values) > 0 and max(values) > 4 * min(values)
+    axes.set(**{f"{which}label": label + (", log scale)" if logarithmic else ")")})
+    if logarithmic:
+        _logarithmic(axes, which)
+
+
+def _logarithmic(axes: Axes, which: str) -> None:
+    """A logarithmic axis with plain numbers at 1, 2, 5, 10 and so on."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def nothing_to_draw() -> Figure:
+    """The figure of an experiment without records: it says so."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.4), layout="constrained")
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "not run: no records", ha="center", color="#666666", fontsize=14)
+    return figure
+
+
+def stamped(figure: Figure, records: list[dict]) -> Figure:
+    """Say on the figure itself that some of its data are no real images."""
+    if any(record["provenance"]["stand_in"] for record in records):
+        figure.suptitle(STAND_IN, color=CHANGED, fontsize="medium", x=0.99, ha="right")
+    return figure

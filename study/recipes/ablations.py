@@ -1,0 +1,224 @@
+"""Recipes that change one thing at a time. Ours, not the paper's."""
+
+from dataclasses import replace
+
+from bnnlib.binarize import Binarization
+from bnnlib.layers import Normalization
+from bnnlib.optim import Clip, Multiplier
+from bnnlib.rounding import Rounding
+from bnnlib.rules import Rule
+from study.recipes.paper import CIFAR10_THEANO, MNIST_THEANO, float_twin
+from study.recipes.recipe import Preprocessing
+
+# What the multiplier and the cancellation are worth in the ConvNet.
+CIFAR10_NO_GLOROT = replace(CIFAR10_THEANO, name="cifar10-no-glorot", multiplier=Multiplier.NONE)
+CIFAR10_NO_CANCELLATION = replace(
+    CIFAR10_THEANO, name="cifar10-no-cancellation", cancel_saturated=False
+)
+CIFAR10_ABLATIONS = (CIFAR10_NO_GLOROT, CIFAR10_NO_CANCELLATION)
+
+# Notebook 02: a small network, what the gradient's rules are worth.
+GRADIENTS_BASELINE = replace(
+    MNIST_THEANO,
+    name="gradients-baseline",
+    hidden=(1024, 1024, 1024),
+    input_dropout=0.0,
+    hidden_dropout=0.0,
+    epochs=50,
+    final_learning_rate=3e-5,
+)
+GRADIENTS_NO_CANCELLATION = replace(
+    GRADIENTS_BASELINE, name="gradients-no-cancellation", cancel_saturated=False
+)
+GRADIENTS_NO_CLIPPING = replace(GRADIENTS_BASELINE, name="gradients-no-clipping", clip=Clip.NOTHING)
+GRADIENTS_NO_GLOROT = replace(
+    GRADIENTS_BASELINE, name="gradients-no-glorot", multiplier=Multiplier.NONE
+)
+GRADIENTS_STOCHASTIC_WEIGHTS = replace(
+    GRADIENTS_BASELINE, name="gradients-stochastic-weights", weights=Binarization.STOCHASTIC
+)
+GRADIENTS_STOCHASTIC_ACTIVATIONS = replace(
+    GRADIENTS_BASELINE, name="gradients-stochastic-activations", activations=Binarization.STOCHASTIC
+)
+GRADIENTS_STOCHASTIC_BOTH = replace(
+    GRADIENTS_STOCHASTIC_WEIGHTS,
+    name="gradients-stochastic-both",
+    activations=Binarization.STOCHASTIC,
+)
+# The multiplier is a higher learning rate too: off, with the rate raised about as much instead.
+GRADIENTS_NO_GLOROT_HIGHER_RATE = replace(
+    GRADIENTS_NO_GLOROT,
+    name="gradients-no-glorot-higher-rate",
+    learning_rate=5e-2,
+    final_learning_rate=5e-4,
+)
+GRADIENTS = (
+    GRADIENTS_BASELINE,
+    GRADIENTS_NO_CANCELLATION,
+    GRADIENTS_NO_CLIPPING,
+    GRADIENTS_NO_GLOROT,
+    GRADIENTS_NO_GLOROT_HIGHER_RATE,
+    GRADIENTS_STOCHASTIC_WEIGHTS,
+    GRADIENTS_STOCHASTIC_ACTIVATIONS,
+    GRADIENTS_STOCHASTIC_BOTH,
+)
+
+# Notebook 03: the same small network, the shift-based algorithms against the exact ones, and what
+# batch normalization is for. All ten halve their rate at the same epochs, because the printed
+# AdaMax knows no other decay; each optimizer starts at its authors' rate (Adam's to the nearest
+# power of two; all AdaMax at that of the Torch7 code, so that only the rule differs among them).
+SHIFT_BASELINE = replace(
+    GRADIENTS_BASELINE,
+    name="shift-baseline",
+    learning_rate=2**-8,
+    final_learning_rate=0.0,
+    halve_every=7.0,
+)
+SHIFT_BN = replace(SHIFT_BASELINE, name="shift-bn", batch_norm=Normalization.SHIFT_CODED)
+SHIFT_ADAMAX = replace(
+    SHIFT_BASELINE, name="shift-adamax", optimizer=Rule.ADAMAX_CODED, learning_rate=2**-6
+)
+SHIFT_BOTH = replace(SHIFT_ADAMAX, name="shift-both", batch_norm=Normalization.SHIFT_CODED)
+SHIFT_BN_PRINTED = replace(
+    SHIFT_BASELINE, name="shift-bn-printed", batch_norm=Normalization.SHIFT_PRINTED
+)
+SHIFT_ADAMAX_PRINTED = replace(
+    SHIFT_ADAMAX, name="shift-adamax-printed", optimizer=Rule.ADAMAX_PRINTED
+)
+SHIFT_ADAMAX_DECAYING = replace(
+    SHIFT_ADAMAX, name="shift-adamax-decaying", optimizer=Rule.ADAMAX_DECAYING
+)
+SHIFT_NO_BN = replace(SHIFT_BASELINE, name="shift-no-bn", batch_norm=Normalization.NONE)
+SHIFT_STATISTICS_ONLY = replace(
+    SHIFT_BASELINE, name="shift-statistics-only", batch_norm=Normalization.STATISTICS
+)
+SHIFT_SCALE_ONLY = replace(SHIFT_BASELINE, name="shift-scale-only", batch_norm=Normalization.SCALE)
+SHIFT = (
+    SHIFT_BASELINE,
+    SHIFT_BN,
+    SHIFT_ADAMAX,
+    SHIFT_BOTH,
+    SHIFT_BN_PRINTED,
+    SHIFT_ADAMAX_PRINTED,
+    SHIFT_ADAMAX_DECAYING,
+    SHIFT_NO_BN,
+    SHIFT_STATISTICS_ONLY,
+    SHIFT_SCALE_ONLY,
+)
+
+# Notebook 07: from the Theano experiments towards the Torch7 ones, one factor at a time.
+GAPS_MNIST_BASELINE = replace(MNIST_THEANO, name="gaps-mnist-baseline")
+GAPS_MNIST_WIDTH = replace(MNIST_THEANO, name="gaps-mnist-width", hidden=(2048, 2048, 2048))
+GAPS_MNIST_NO_DROPOUT = replace(
+    MNIST_THEANO, name="gaps-mnist-no-dropout", input_dropout=0.0, hidden_dropout=0.0
+)
+GAPS_MNIST_STOCHASTIC = replace(
+    MNIST_THEANO, name="gaps-mnist-stochastic", activations=Binarization.STOCHASTIC
+)
+# The coded optimizer comes with its rate. Ten stages instead of the code's halving every 20 epochs,
+# 49 times in 1000 epochs, which would end learning long before the run.
+GAPS_MNIST_SHIFT = replace(
+    MNIST_THEANO,
+    name="gaps-mnist-shift",
+    batch_norm=Normalization.SHIFT_CODED,
+    optimizer=Rule.ADAMAX_CODED,
+    learning_rate=2**-6,
+    final_learning_rate=0.0,
+    halve_every=100.0,
+)
+GAPS_CIFAR10_BASELINE = replace(CIFAR10_THEANO, name="gaps-cifar10-baseline")
+GAPS_CIFAR10_BATCH = replace(CIFAR10_THEANO, name="gaps-cifar10-batch", batch_size=200)
+GAPS_CIFAR10_ZCA = replace(CIFAR10_THEANO, name="gaps-cifar10-zca", inputs=Preprocessing.ZCA_TWICE)
+GAPS_CIFAR10_STOCHASTIC = replace(
+    CIFAR10_THEANO, name="gaps-cifar10-stochastic", activations=Binarization.STOCHASTIC
+)
+GAPS_CIFAR10_SHIFT = replace(
+    CIFAR10_THEANO,
+    name="gaps-cifar10-shift",
+    batch_norm=Normalization.SHIFT_CODED,
+    optimizer=Rule.ADAMAX_CODED,
+    learning_rate=2**-6,
+    final_learning_rate=0.0,
+    halve_every=50.0,
+)
+GAPS_MNIST = (
+    GAPS_MNIST_BASELINE,
+    GAPS_MNIST_WIDTH,
+    GAPS_MNIST_NO_DROPOUT,
+    GAPS_MNIST_STOCHASTIC,
+    GAPS_MNIST_SHIFT,
+)
+GAPS_CIFAR10 = (
+    GAPS_CIFAR10_BASELINE,
+    GAPS_CIFAR10_BATCH,
+    GAPS_CIFAR10_ZCA,
+    GAPS_CIFAR10_STOCHASTIC,
+    GAPS_CIFAR10_SHIFT,
+)
+
+# Notebook 10: the same small network once more. In how few bits can latent weights be kept, and in
+# how few their gradients?
+OPEN_BASELINE = replace(GRADIENTS_BASELINE, name="open-baseline")
+OPEN_LATENT = tuple(
+    replace(
+        OPEN_BASELINE,
+        name=f"open-latent-{bits}-{rounding}",
+        latent_bits=bits,
+        rounding=rounding,
+    )
+    for rounding in Rounding
+    for bits in (16, 12, 8, 6)
+)
+OPEN_GRADIENT = tuple(
+    replace(
+        OPEN_BASELINE,
+        name=f"open-gradient-{bits}-{rounding}",
+        gradient_bits=bits,
+        rounding=rounding,
+    )
+    for rounding in Rounding
+    for bits in (8, 4, 2)
+)
+OPEN_BITS = (OPEN_BASELINE, *OPEN_LATENT, *OPEN_GRADIENT)
+
+# What each binarization does, and dropout, at one width; each with what belongs to it.
+OPEN_BOTH = replace(OPEN_BASELINE, name="open-both")
+OPEN_FLOAT = replace(float_twin(OPEN_BOTH), name="open-float")
+OPEN_WEIGHTS = replace(
+    OPEN_BOTH, name="open-weights", activations=Binarization.NONE, cancel_saturated=False
+)
+OPEN_ACTIVATIONS = replace(
+    OPEN_FLOAT,
+    name="open-activations",
+    activations=Binarization.DETERMINISTIC,
+    cancel_saturated=True,
+)
+OPEN_WITHOUT_DROPOUT = (OPEN_BOTH, OPEN_FLOAT, OPEN_WEIGHTS, OPEN_ACTIVATIONS)
+OPEN_REGULARIZERS = (
+    *OPEN_WITHOUT_DROPOUT,
+    *(
+        replace(
+            recipe,
+            name=f"{recipe.name}-dropout",
+            input_dropout=MNIST_THEANO.input_dropout,
+            hidden_dropout=MNIST_THEANO.hidden_dropout,
+        )
+        for recipe in OPEN_WITHOUT_DROPOUT
+    ),
+)
+
+# Notebook 11: networks whose last hidden layer makes codes. Of these every seed's network is kept.
+CODES_MNIST = replace(MNIST_THEANO, name="codes-mnist", input_dropout=0.0, hidden_dropout=0.0)
+CODES_CIFAR10 = replace(CIFAR10_THEANO, name="codes-cifar10")
+CODES = (CODES_MNIST, CODES_CIFAR10)
+
+ABLATIONS = (
+    *CIFAR10_ABLATIONS,
+    *GRADIENTS,
+    *SHIFT,
+    *GAPS_MNIST,
+    *GAPS_CIFAR10,
+    *OPEN_BITS,
+    *OPEN_REGULARIZERS,
+    *CODES,
+)

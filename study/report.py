@@ -1,0 +1,177 @@
+"""What a notebook shows of its runs: source code, tables and sentences.
+
+Trains nothing and judges nothing itself: verdicts are in evidence.py, tables of claims in
+claim_tables.py, drawing in figures.py, what a page leaves behind in metrics.py; what notebooks need
+of them is offered here too. Every function copes with an empty list of records.
+"""
+
+import inspect
+from collections.abc import Iterable, Sequence
+from math import frexp
+
+import pandas as pd
+from IPython.display import HTML, Markdown, display
+
+from study import figures, recipes
+from study.claim_tables import compare, criteria, sentence
+from study.claims import Claim, claims, context
+from study.evidence import Result, answer
+from study.figures import effects, history, learning_curves
+from study.page import Page, publish, save
+from study.recipes import Recipe
+from study.tables import (
+    answers,
+    best_runs,
+    better_runs,
+    changes,
+    differences,
+    errors,
+    gap_sentences,
+    our_table_one,
+    spread,
+    table_one,
+)
+from study.train import runs
+
+# Defined elsewhere, offered to notebooks here.
+__all__ = ["Claim", "Page", "Result", "answer", "claims", "context", "publish", "save"]
+__all__ += ["compare", "criteria", "sentence"]
+__all__ += ["effects", "history", "learning_curves"]
+__all__ += ["answers", "best_runs", "better_runs", "differences", "errors"]
+__all__ += ["changes", "gap_sentences", "our_table_one", "spread", "table_one"]
+
+
+def start(notebook: str, profile: str) -> Page:
+    """Check the profile and set the figure style. Raises ValueError for an unknown profile."""
+    if profile not in recipes.PROFILES:
+        choices = ", ".join(recipes.PROFILES)
+        raise ValueError(f"unknown profile {profile!r}: choose one of {choices}")
+    figures.style()
+    return Page(notebook, profile)
+
+
+def show(frame: pd.DataFrame) -> None:
+    """Display a table without its index, with nothing cut off."""
+    with pd.option_context("display.max_colwidth", None):
+        display(HTML(frame.to_html(index=False, border=0, justify="left", na_rep="")))
+
+
+def show_source(*objects) -> None:
+    """Display the real source of functions or classes, so that page and code cannot differ."""
+    sources = [f"# {item.__module__}\n{inspect.getsource(item)}" for item in objects]
+    display(Markdown("```python\n" + "\n\n".join(sources) + "```"))
+
+
+def recipe_table(chosen: Sequence[Recipe], profile: str) -> pd.DataFrame:
+    """Every value that has a source: in the paper, in the authors' code, ours at this profile.
+
+    Recipes that share their sources, and no others, can be set side by side.
+    """
+    sources, *others = (recipes.SOURCES[recipe.name] for recipe in chosen)
+    if any(table is not sources for table in others):
+        raise ValueError("recipes with sources of their own take tables of their own")
+    names = [recipe.name for recipe in chosen] if others else ["ours"]
+    rows = [
+        {
+            "hyperparameter": field.replace("_", " "),
+            "paper": source.paper,
+            "authors' code": source.code,
+            **{
+                f"{name} ({profile})": _used(recipe, profile, field)
+                for name, recipe in zip(names, chosen, strict=True)
+            },
+            "note": source.note,
+        }
+        for field, source in sources.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _used(recipe: Recipe, profile: str, field: str) -> str:
+    """The recipe's value at a profile, and its own where the profile changes it."""
+    own, used = getattr(recipe, field), getattr(recipes.at_profile(recipe, profile), field)
+    return _shown(used) + (f" (paper profile: {_shown(own)})" if own != used else "")
+
+
+def _shown(value) -> str:
+    """A recipe's value as a table shows it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return f"{len(value)} × {value[0]}" if len(set(value)) == 1 else ", ".join(map(str, value))
+    if isinstance(value, float) and 0 < value < 0.1 and frexp(value)[0] == 0.5:
+        return f"2^{frexp(value)[1] - 1}"  # as a shift-based rule has its rate
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def tell(sentences: Iterable[str]) -> None:
+    """Display computed sentences, one a line."""
+    display(Markdown("\n".join(f"- {line}" for line in sentences)))
+
+
+def verdict_text(results: Sequence[Result]) -> None:
+    """Display one computed sentence per claim."""
+    tell(map(sentence, results))
+
+
+def provenance(records: Sequence[dict]) -> pd.DataFrame:
+    """What made these numbers, one row per recipe, profile and origin, with the seeds it holds."""
+    columns = ["run", "seeds", "commit", "sources", "data", "device", "versions", "date", "minutes"]
+    frame = pd.DataFrame(map(_origin, records), columns=columns)
+    same = [name for name in columns if name not in ("seeds", "minutes")]
+    summed = {"seeds": ", ".join, "minutes": "sum"}
+    merged = frame.groupby(same, sort=False, as_index=False).agg(summed)[columns]
+    return merged.assign(minutes=merged["minutes"].map("{:.1f}".format))
+
+
+def _origin(record: dict) -> dict:
+    """One record's row of the provenance table."""
+    made = record["provenance"]
+    return {
+        "run": f"{record['recipe']['name']}, {record['profile']}",
+        "seeds": str(record["seed"]),
+        "commit": made["commit"][:7] + (" (dirty)" if made["dirty"] else ""),
+        "sources": _sources(made["sources"]),
+        "data": made["data_source"] + (" (stand-in)" if made["stand_in"] else ""),
+        "device": _device(made),
+        "versions": ", ".join(f"{name} {number}" for name, number in made["versions"].items()),
+        "date": made["started"][:10],
+        "minutes": made["seconds"] / 60,
+    }
+
+
+def _device(made: dict) -> str:
+    """What made a run, from its provenance, which tells of several processes if it is not older."""
+    several = f", {made['processes']} processes" if made.get("processes", 1) > 1 else ""
+    return f"{made['device_name']}, {made['threads']} threads{several}"
+
+
+def _sources(made_by: str) -> str:
+    """The hash of the sources that made a run, with today's beside it where that differs.
+
+    It says so if today's were seen to make the same numbers.
+    """
+    current = runs.source_hash()
+    if made_by == current:
+        return made_by[:8]
+    same = any((p["before"], p["now"]) == (made_by, current) for p in runs.same_numbers())
+    return f"{made_by[:8]} ({'same numbers as' if same else 'now'} {current[:8]})"
+
+
+def cost(records: Sequence[dict]) -> pd.DataFrame:
+    """Wall time per recipe, profile and device: medians over epochs and over runs."""
+    rows = [
+        {
+            "run": f"{record['recipe']['name']}, {record['profile']}",
+            "device": record["provenance"]["device_name"],
+            "epochs": len(record["history"]),
+            "seconds an epoch": epoch["seconds"],
+            "minutes a run": record["provenance"]["seconds"] / 60,
+        }
+        for record in records
+        for epoch in record["history"]
+    ]
+    columns = ["run", "device", "epochs", "seconds an epoch", "minutes a run"]
+    frame = pd.DataFrame(rows, columns=columns)
+    medians = frame.groupby(columns[:3], sort=False, as_index=False).median()
+    return medians.assign(**{name: medians[name].map("{:.1f}".format) for name in columns[3:]})

@@ -1,0 +1,77 @@
+"""Test error of a stochastic network by the mean of many draws, beside the one by its signs.
+
+Determines no other number of a run: it is computed when the training is over, draws from a
+generator of its own, and leaves the network as it was.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Generator, Tensor, nn
+
+from bnnlib.binarize import Binarization
+from bnnlib.functional import Values
+from bnnlib.layers import BinaryActivation, BinaryConv2d, BinaryLinear
+from study.data.training_data import Images
+from study.recipes.recipe import Recipe
+from study.train.loop import EVALUATION_BATCH
+
+DRAWS = 16
+FIRST_SEED = 2**31  # far from the seeds of runs, which count from 0
+
+
+def is_stochastic(recipe: Recipe) -> bool:
+    """Whether its weights or its activations are drawn in training."""
+    return Binarization.STOCHASTIC in (recipe.weights, recipe.activations)
+
+
+def outcome(recipe: Recipe, network: nn.Module, test: Images, seed: int) -> dict:
+    """What a record holds of this: nothing for a recipe that draws nothing."""
+    if not is_stochastic(recipe):
+        return {}
+    return {"averaged_test_error": averaged_error(network, test, seed), "averaged_draws": DRAWS}
+
+
+@torch.no_grad()
+def averaged_error(network: nn.Module, split: Images, seed: int, draws: int = DRAWS) -> float:
+    """Error in percent where the class is the largest of the scores' means over draws.
+
+    Weights and activations are drawn as in training; batch normalization and dropout act as in
+    evaluation. Each process of a run computes all of it.
+    """
+    errors = 0
+    generator = Generator(split.images.device).manual_seed(FIRST_SEED + seed)
+    with _drawing(network, generator):
+        for start in range(0, len(split.images), EVALUATION_BATCH):
+            labels = split.labels[start : start + EVALUATION_BATCH]
+            images = split.images[start : start + EVALUATION_BATCH]
+            errors += (_scores(network, images, draws).argmax(1) != labels).sum().item()
+    return 100 * errors / len(split.images)
+
+
+def _scores(network: nn.Module, images: Tensor, draws: int) -> Tensor:
+    """(B, 10), the sum over draws."""
+    return torch.stack([network(images) for _ in range(draws)]).sum(0)
+
+
+@contextmanager
+def _drawing(network: nn.Module, generator: Generator) -> Iterator[None]:
+    """A network in evaluation whose stochastic layers draw from the generator all the same."""
+    binary = BinaryLinear | BinaryConv2d | BinaryActivation
+    layers = [m for m in network.modules() if isinstance(m, binary) and m.noise is not None]
+    before = [(layer.noise, getattr(layer, "inputs", None)) for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.noise = generator
+        layer.training = True
+        if getattr(layer, "inputs", None) is Values.DROPPED:  # there is no dropout now
+            layer.inputs = Values.SIGNS
+    try:
+        yield
+    finally:
+        for layer, (noise, inputs) in zip(layers, before, strict=True):
+            layer.noise = noise
+            if inputs is not None:
+                layer.inputs = inputs
+        network.eval()

@@ -1,0 +1,341 @@
+"""Runs and their records, and `python -m study.train`. Determines no number: `study.train.loop` does."""
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bnnlib import models, network_file, numerics, parallel
+from bnnlib.files import print_anywhere
+from study import data, recipes
+from study.data.training_data import TrainingData, training_data
+from study.recipes.recipe import Recipe
+from study.train import averaged, build, checkpoints, estimate, loop, malloc, progress, runs
+
+# What `--all` trains first; the others follow in the order of the recipes, SVHN, which takes
+# longest, at the end.
+FIRST = (
+    "cifar10-theano",
+    "mnist-theano",
+    "cifar10-torch7",
+    "mnist-torch7",
+    "cifar10-torch7-code",
+    "mnist-torch7-code",
+    "cifar10-theano-float",
+    "mnist-theano-float",
+)
+FAILURES = (ValueError, OSError, FloatingPointError, data.DataUnavailable)
+
+
+def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
+    """One run's record: read from build/runs if the present sources and data made it, else made.
+
+    A run that was interrupted goes on from its last checkpoint. Several processes make it together
+    in one folder; the first one writes. Raises ValueError where they do not find the same there.
+    """
+    training = training_data(recipe, profile, device)
+    path = runs.fresh_path(recipe, device, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
+    finished = is_finished(path, profile, training.sha256)
+    parallel.require_same({f"whether {path} is there": str(finished)})
+    if not finished:
+        numerics.set_up(device)  # before the record says what is in force
+        provenance = runs.provenance(device)
+        with progress.shown(), malloc.kept(), _interruption_told(recipe, seed, path):
+            history, outcome, network = loop.fit(recipe, training, seed, device, _checkpoint(path))
+        record = {
+            "schema": runs.SCHEMA,
+            "recipe": asdict(recipe),
+            "profile": profile,
+            "seed": seed,
+            "history": history,
+            **outcome,
+            **averaged.outcome(recipe, network, training.test, seed),
+            "provenance": {**provenance, **_origin(training), "seconds": _seconds(history)},
+        }
+        # A worker that was given up for lost may have ended the same run here meanwhile: the first
+        # one stays, record and network, so that the two never come from different trainings.
+        if parallel.rank() == 0 and not is_finished(path, profile, training.sha256):
+            _keep_network(network, recipe, seed, path.with_suffix(".safetensors"))
+            runs.write_record(path, record)
+    if parallel.rank() == 0:
+        checkpoints.remove(_checkpoint(path))
+    parallel.wait_for_all()
+    return runs.read_record(path)
+
+
+@contextmanager
+def _interruption_told(recipe: Recipe, seed: int, path: Path) -> Iterator[None]:
+    """Let an interrupt say where the run would go on: it has no checkpoint in its first minutes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        epochs, steps = checkpoints.done(_checkpoint(path))
+        name = f"{recipe.name} seed {seed}"
+        where = f"after {steps} steps of epoch {epochs + 1}, from its last checkpoint"
+        there = epochs or steps
+        told = f"{name} goes on {where}" if there else f"{name} begins anew, it had no checkpoint"
+        raise KeyboardInterrupt(told) from None
+
+
+def is_finished(path: Path, profile: str, data_hash: str) -> bool:
+    """Whether the record there was made from these data for this profile."""
+    if not path.exists():
+        return False
+    record = runs.read_record(path)
+    return record["profile"] == profile and record["provenance"]["data"] == data_hash
+
+
+def _keep_network(network: nn.Sequential, recipe: Recipe, seed: int, path: Path) -> None:
+    """Seed 0 alone leaves its network, but where networks are compared."""
+    kept = seed == 0 or recipe.name in {compared.name for compared in recipes.CODES}
+    if kept and recipe.epochs > 1 and models.binary_layers(network):
+        runs.write_atomic(path, network_file.save_network(network, build.file_shape(recipe)))
+
+
+def _checkpoint(path: Path) -> Path:
+    """Where the run of the record there keeps what it needs to go on after an interruption."""
+    return path.with_suffix(".checkpoint")
+
+
+def _origin(training: TrainingData) -> dict:
+    return {
+        "data": training.sha256,
+        "data_source": training.source,
+        "stand_in": training.stand_in,
+    }
+
+
+def _seconds(history: list[dict]) -> float:
+    """What the epochs took, each of which counts all the parts that it was made in."""
+    return sum(entry["seconds"] for entry in history)
+
+
+def obtain(recipe: Recipe, profile: str, seeds: int, retrain: bool) -> list[dict]:
+    """The records of seeds 0 .. seeds - 1. With `retrain`, missing ones are trained first.
+
+    Without, the committed records of a named recipe are read, or else what build/runs holds; a seed
+    that is in neither is absent, so the list may be empty. Raises ValueError for a negative number.
+    """
+    if seeds < 0:
+        raise ValueError(f"seeds must not be negative, got {seeds}")
+    if retrain:
+        device = default_device()
+        return [run(recipe, profile, seed, device) for seed in range(seeds)]
+    paths = (_record_paths(recipe, profile, seed) for seed in range(seeds))
+    return [runs.read_record(found[0]) for found in paths if found]
+
+
+def _record_paths(recipe: Recipe, profile: str, seed: int) -> list[Path]:
+    """Where a run's record lies, committed ones first."""
+    named = recipes.is_named(recipe, profile)
+    committed = runs.committed_paths(recipe, profile, seed) if named else []
+    fresh = (runs.fresh_path(recipe, device, seed) for device in ("cuda", "cpu"))
+    return [*committed, *(path for path in fresh if path.exists())]
+
+
+def network_path(recipe: Recipe, profile: str, retrain: bool, seed: int = 0) -> Path | None:
+    """The file of a trained network that belongs to what `obtain` returns; None without."""
+    fresh = runs.fresh_path(recipe, default_device(), seed).with_suffix(".safetensors")
+    committed = runs.NETWORKS / network_name(recipe.name, profile, seed)
+    named = not retrain and recipes.is_named(recipe, profile)
+    return next((path for path in ([committed] if named else []) + [fresh] if path.exists()), None)
+
+
+def network_name(recipe: str, profile: str, seed: int) -> str:
+    """What a committed network's file is called; most recipes keep that of seed 0 alone."""
+    return f"{recipe}-{profile}{f'-seed{seed}' if seed else ''}.safetensors"
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def queue(profile: str, seeds: int) -> list[tuple[Recipe, int]]:
+    """Every named recipe at a profile with each seed: all with seed 0, then all with seed 1, ..."""
+    others = [recipe for recipe in recipes.RECIPES if recipe.name not in FIRST]
+    others.sort(key=lambda recipe: {"svhn-part": 1, "svhn": 2}.get(recipe.dataset, 0))
+    ordered = [*map(recipes.by_name, FIRST), *others]
+    return [(recipes.at_profile(r, profile), seed) for seed in range(seeds) for r in ordered]
+
+
+def work_through(profile: str, seeds: int, minutes: float = math.inf) -> list[str]:
+    """Train what `queue` lists and isn't finished, while the time lasts. Returns what is left.
+
+    A run that would not end in time isn't begun; one that fails doesn't keep others from training.
+    """
+    deadline, left = time.monotonic() + 60 * minutes, []
+    for recipe, seed in queue(profile, seeds):
+        name = f"{recipe.name} seed {seed}"
+        try:
+            require_data(recipe, profile)
+            record = _run_in_time(recipe, profile, seed, deadline)
+        except FAILURES as problem:
+            print(f"{name} failed: {problem}", file=sys.stderr, flush=True)
+            record = None
+        if record:
+            print(f"{name}: {record['test_error']:.2f} % test error", flush=True)
+        else:
+            left.append(name)
+    return left
+
+
+def _run_in_time(recipe: Recipe, profile: str, seed: int, deadline: float) -> dict | None:
+    """The record of a run that is finished or, as far as one can tell, will be by the deadline."""
+    device = default_device()
+    path = runs.fresh_path(recipe, device, seed)
+    finished = is_finished(path, profile, training_data(recipe, profile, device).sha256)
+    if deadline < math.inf and not finished:
+        if time.monotonic() >= deadline:
+            return None
+        needed = estimate.seconds(recipe, profile, device, checkpoints.done(_checkpoint(path)))
+        remaining = deadline - time.monotonic()
+        if needed > remaining:
+            print(
+                f"{recipe.name} seed {seed} not begun: it takes {needed / 60:.1f} minutes, "
+                f"{max(0, remaining) / 60:.1f} are left"
+            )
+            return None
+    return run(recipe, profile, seed, device)
+
+
+def require_data(recipe: Recipe, profile: str) -> None:
+    """No training on the stand-in by surprise."""
+    if not has_data(recipe, profile):
+        raise data.DataUnavailable(_missing(recipe.dataset))
+
+
+def has_data(recipe: Recipe, profile: str) -> bool:
+    """Whether `require_data` would let the recipe train."""
+    return profile == "smoke" or not _missing(recipe.dataset)
+
+
+@cache
+def _missing(dataset: str) -> str:
+    """Why a data set can't be had, or nothing; asked once a process, as asking may take minutes."""
+    try:
+        data.load(dataset)
+    except data.DataUnavailable as problem:
+        return str(problem)
+    return ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 if all is trained, 1 if `--all` leaves something, 2 for an error."""
+    options = _options(arguments)
+    os.environ["BNN_COMMAND"] = " ".join(["python -m study.train", *(arguments or sys.argv[1:])])
+    with parallel.joined(default_device()):
+        return _execute(options)
+
+
+def _execute(options: argparse.Namespace) -> int:
+    try:
+        _require_sensible(options)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        if options.cluster or options.workers > 1:
+            left = _train_on_cluster(options)
+            print(f"left: {', '.join(left) or 'nothing'}")
+            return 1 if left else 0
+        if options.all:
+            left = work_through(options.profile, options.seeds, options.budget_min)
+            print(f"left: {', '.join(left) or 'nothing'}")
+            return 1 if left else 0
+        recipe = recipes.at_profile(recipes.by_name(options.recipe), options.profile)
+        if parallel.size() > 1:
+            from study.train import same_platform
+
+            same_platform.require_same_processes(recipe, options.profile)
+        require_data(recipe, options.profile)
+        for seed in range(options.seeds):
+            record = run(recipe, options.profile, seed, default_device())
+            print(f"{recipe.name} seed {seed}: {record['test_error']:.2f} % test error")
+    except FAILURES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        told = str(interrupt) or "what is finished stays"
+        print(f"interrupted: with the same command {told}", file=sys.stderr)
+        return 130  # as shells say it
+    return 0
+
+
+def _train_on_cluster(options: argparse.Namespace) -> list[str]:
+    """Train all or one recipe's seeds there. Returns what is left; ValueError without Dask."""
+    try:
+        from study.train import cluster
+    except ModuleNotFoundError as missing:
+        need = "pip install -e '.[cluster]'"
+        raise ValueError(f"a cluster needs Dask ({missing}): {need}") from None
+    if options.all:
+        pairs = queue(options.profile, options.seeds)
+    else:
+        recipe = recipes.at_profile(recipes.by_name(options.recipe), options.profile)
+        pairs = [(recipe, seed) for seed in range(options.seeds)]
+    at = cluster.connect(options.cluster) if options.cluster else cluster.local(options.workers)
+    with at as client:
+        return cluster.work_through(client, pairs, options.profile, options.threads or 1)
+
+
+def _require_sensible(options: argparse.Namespace) -> None:
+    if options.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
+    if options.all == bool(options.recipe):
+        raise ValueError("name one recipe, or give --all")
+    if options.recipe and options.budget_min != math.inf:
+        raise ValueError("--budget-min belongs to --all")
+    if not options.budget_min > 0:
+        raise ValueError(f"--budget-min must be positive, got {options.budget_min:g}")
+    if options.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {options.workers}")
+    if options.threads is not None and options.threads < 1:
+        raise ValueError(f"--threads must be at least 1, got {options.threads}")
+    if options.cluster and options.workers > 1:
+        raise ValueError("--workers starts a cluster here, --cluster uses one that runs: give one")
+    if parallel.size() > 1 and (options.all or options.cluster or options.workers > 1):
+        raise ValueError("torchrun's processes make one run together: name one recipe, no cluster")
+    if (options.cluster or options.workers > 1) and options.budget_min != math.inf:
+        raise ValueError("--budget-min is for one machine: a cluster's time can't be estimated")
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.train",
+        description="Train a named recipe, or all, and leave run records. Interrupted runs go on.",
+    )
+    parser.add_argument("recipe", nargs="?", help=", ".join(r.name for r in recipes.RECIPES))
+    parser.add_argument("--all", action="store_true", help="every recipe, the main results first")
+    parser.add_argument("--profile", default="quick", help=", ".join(recipes.PROFILES))
+    parser.add_argument("--seeds", type=int, default=1, help="how many: 0 .. SEEDS - 1")
+    parser.add_argument(
+        "--budget-min",
+        type=float,
+        default=math.inf,
+        metavar="MINUTES",
+        help="with --all: begin no run that would not end by then",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes that train side by side")
+    parser.add_argument(
+        "--cluster",
+        default="",
+        metavar="ADDRESS",
+        help="of a Dask scheduler, such as tcp://host:8786",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="of each run on CPU: by default all, with several workers one"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    print_anywhere()
+    sys.exit(main())

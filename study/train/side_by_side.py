@@ -1,0 +1,260 @@
+"""Many runs on this machine, side by side: a process for each, which trains on one thread.
+
+Small networks gain little from a second thread, and beside another busy process they lose much:
+each waits for the other at every layer. Two runs side by side never wait.
+
+A worker is this module as a program. It reads a run a line on standard input, and writes what the
+run says, and how it ended, as lines of JSON on standard output.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+
+import torch
+
+from study import ROOT, energy, recipes
+from study.data import store
+from study.recipes.recipe import Recipe
+from study.train import checkpoints, runner, runs
+from study.train.cluster_progress import Overview
+
+MEMORY = 1.5e9  # bytes of a worker: torch, the data, and a network at most as large as the paper's
+TRAINING, EVALUATED = 3, 10_000  # passes a training image takes; images that an epoch evaluates
+PASS, STEP = 5e-11, 1.5e-3  # seconds that a multiply-add of a pass takes, and a step beside them
+LARGE = 5e7  # multiply-adds an image from which on a step gains from several threads
+
+WORKER = {
+    "args": [sys.executable, "-m", "study.train.side_by_side"],
+    "cwd": ROOT,
+    "stdin": subprocess.PIPE,
+    "stdout": subprocess.PIPE,
+    "text": True,
+    "encoding": "utf-8",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A named recipe at a profile, with a seed, and the threads that it is trained on."""
+
+    recipe: Recipe
+    profile: str
+    seed: int
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe.name} seed {self.seed}"
+
+    @property
+    def line(self) -> str:
+        """How a worker is told of it."""
+        return json.dumps([self.recipe.name, self.profile, self.seed, self.threads]) + "\n"
+
+
+def connections(recipe: Recipe) -> int:
+    """Multiply-adds of a forward pass with one image."""
+    return sum(layer.connections for layer in energy.layers_of(recipe))
+
+
+def work(recipe: Recipe) -> float:
+    """What a run takes, in about the seconds that it took where this was written, on a thread."""
+    images, _ = store.SIZES[recipe.dataset]
+    images = min(images, recipe.train_images or images) * recipe.epochs
+    evaluated = EVALUATED * (recipe.epochs + 2)
+    passes = images * TRAINING + evaluated
+    return passes * connections(recipe) * PASS + images / recipe.batch_size * STEP
+
+
+def work_through(
+    pairs: Iterable[tuple[Recipe, int]],
+    profile: str,
+    cores: int,
+    command: str,
+    real: Iterable[str] = (),
+) -> list[str]:
+    """Train each recipe with its seed unless that is done, the longest first.
+
+    cores: the most threads that may be busy at once. command: what the records name. real: the data
+    sets that can be had; a record on stand-in data of one of these counts for nothing. Returns a
+    line for each run that failed, which keeps no other from training. Interrupted, it ends its
+    workers, and the next call goes on from their checkpoints.
+    """
+    missing = [pair for pair in pairs if not _is_there(*pair, profile, real)]
+    missing.sort(key=lambda pair: -work(pair[0]))
+    jobs = [Job(r, profile, seed, _threads(r, seed, cores, len(missing))) for r, seed in missing]
+    if not jobs:
+        return []
+    with Overview({job.name: work(job.recipe) for job in jobs}) as view:
+        crew = _Crew(jobs, view, command)
+        try:
+            crew.work(workers_for(len(jobs), cores))
+        finally:
+            crew.end()
+    return crew.failures
+
+
+def workers_for(jobs: int, cores: int) -> int:
+    """How many processes: one a core, as far as there are runs and memory for them."""
+    if runner.default_device() == "cuda":
+        return 1
+    return max(1, min(jobs, cores, int(_free_memory() // MEMORY)))
+
+
+def _free_memory() -> float:
+    """Bytes that may still be taken; no limit where the system doesn't say."""
+    with suppress(AttributeError, ValueError, OSError):
+        import psutil
+
+        return psutil.virtual_memory().available
+    return float("inf")
+
+
+def _threads(recipe: Recipe, seed: int, cores: int, jobs: int) -> int:
+    """One, but for a large network that leaves cores idle; what is begun keeps its number."""
+    path = runs.fresh_path(recipe, runner.default_device(), seed)
+    if begun := checkpoints.threads(path.with_suffix(".checkpoint")):
+        return begun
+    return max(1, cores // jobs) if connections(recipe) >= LARGE else 1
+
+
+def _is_there(recipe: Recipe, seed: int, profile: str, real: Iterable[str]) -> bool:
+    """Whether the run seems to be done. The notebook that asks for it looks at the data, too."""
+    path = runs.fresh_path(recipe, runner.default_device(), seed)
+    try:
+        record = runs.read_record(path)
+    except (FileNotFoundError, ValueError):  # a damaged one is named by the run itself
+        return False
+    outdated = record["provenance"]["stand_in"] and recipe.dataset in real
+    return record["profile"] == profile and not outdated
+
+
+class _Crew:
+    """The workers, a thread of this process for each, and what they have still to do."""
+
+    def __init__(self, jobs: list[Job], view: Overview, command: str):
+        self.jobs, self.view = deque(jobs), view
+        self.environment = os.environ | {"BNN_COMMAND": command}
+        self.failures: list[str] = []
+        self.processes: list[subprocess.Popen] = []
+        self.ended, self.lock = False, threading.Lock()
+
+    def work(self, count: int) -> None:
+        """Return when all is done; an interrupt is seen at once."""
+        threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.2)
+
+    def end(self) -> None:
+        """Leave no worker behind."""
+        with self.lock:
+            self.ended = True
+            self.jobs.clear()
+            for process in self.processes:
+                process.kill()
+        for process in self.processes:
+            process.wait()
+
+    def _serve(self) -> None:
+        """Give one worker a run after another, and take a new one where it died."""
+        process = None
+        while job := self._next():
+            if process is None:
+                process = self._start()
+            failure = self._train(process, job) if process else "interrupted"
+            if failure:
+                self.failures.append(f"{job.name}: {failure}")
+            if process and process.poll() is not None:
+                process = None
+            self.view.done(job.name)
+        if process:
+            process.stdin.close()
+            process.wait()
+
+    def _next(self) -> Job | None:
+        with self.lock:
+            return self.jobs.popleft() if self.jobs else None
+
+    def _start(self) -> subprocess.Popen | None:
+        with self.lock:
+            if self.ended:
+                return None
+            process = subprocess.Popen(env=self.environment, **WORKER)
+            self.processes.append(process)
+        return process
+
+    def _train(self, process: subprocess.Popen, job: Job) -> str:
+        """Have a worker do it; -> why it failed, or nothing."""
+        with suppress(BrokenPipeError):
+            process.stdin.write(job.line)
+            process.stdin.flush()
+            for line in process.stdout:
+                kind, text = _told(line)
+                if kind == "ended":
+                    return text
+                self.view.hear(job.name, text)
+        return f"its process ended, exit status {process.wait()}"
+
+
+def _told(line: str) -> tuple[str, str]:
+    """What a worker writes, and what some library of its may write between."""
+    try:
+        kind, text = json.loads(line)
+    except ValueError:
+        return "said", line.strip()
+    return kind, text
+
+
+class _Lines:
+    """The file that a run prints to: every line of it goes to the parent."""
+
+    encoding = "utf-8"
+
+    def __init__(self, file):
+        self.file = file
+
+    def isatty(self) -> bool:
+        """No: a line an epoch is wanted, not a bar."""
+        return False
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.tell("said", text.strip().splitlines()[-1])
+
+    def tell(self, kind: str, text: str) -> None:
+        print(json.dumps([kind, text]), file=self.file, flush=True)
+
+    def flush(self) -> None:
+        pass
+
+
+def main() -> None:
+    """Train what standard input names, until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    lines = _Lines(sys.stdout)
+    for line in sys.stdin:
+        name, profile, seed, threads = json.loads(line)
+        torch.set_num_threads(threads)
+        recipe = recipes.at_profile(recipes.by_name(name), profile)
+        failure = ""
+        with redirect_stdout(lines), redirect_stderr(lines):
+            try:
+                runner.run(recipe, profile, seed, runner.default_device())
+            except (*runner.FAILURES, RuntimeError, MemoryError) as problem:
+                failure = " ".join(str(problem).split()) or type(problem).__name__
+        lines.tell("ended", failure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""The benchmark times what it says, checks every result, and what is committed of it is whole."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import bench_peer, peer
+from bnnlib import folding
+from bnnlib.kernels import reference
+from study import ROOT, bench, recipes
+from study.bench import baselines, plain_kernels, timing
+from study.bench.timing import Side, compare
+from study.train import runs
+
+TINY = bench.Plan((33, 64), (1, 16), 65, (17, 1), (2,), "smoke", 0.0)
+COMMITTED = sorted((ROOT / "results" / "bench").glob("*.json"))
+KEYS = {"what", "kind", "implementation", "output", "packing", "threads", "ms", "repeats", "exact"}
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict:
+    return bench.run(TINY, "cpu")
+
+
+def named(rows: list[dict], implementation: str) -> list[dict]:
+    return [row for row in rows if row["implementation"] == implementation]
+
+
+def check_rows(rows: list[dict]) -> None:
+    for row in rows:
+        assert row.keys() >= KEYS
+        assert 0 < row["ms"]["p20"] <= row["ms"]["p50"] <= row["ms"]["p80"]
+        assert row["repeats"] >= 1 and row["threads"] >= 1
+
+
+def test_rows_have_their_entries_and_are_exact(measured):
+    check_rows(measured["rows"])
+    for row in measured["rows"]:
+        if "bfloat16" not in row["implementation"]:  # its numbers may need more bits
+            assert row["exact"] is (None if row["implementation"].startswith("bound") else True)
+        assert (row["kind"] == "matmul") == ("k" in row) == ("same_classes" not in row)
+
+
+def test_every_side_is_there(measured):
+    sides = {row["implementation"] for row in measured["rows"] if row["kind"] == "matmul"}
+    assert sides >= {"ours", "plain float32", "plain on words", "torch float32", "NumPy float32"}
+    assert sides >= {"torch bfloat16", "torch int8", "ours, the kernel alone"}
+    for name in ("ours", "ours, the kernel alone", "torch float32"):
+        own = named(measured["rows"], name)
+        assert {row["threads"] for row in own} == {1, torch.get_num_threads()}
+    shapes = {row["what"] for row in measured["rows"] if row["kind"] == "matmul"}
+    assert {row["what"] for row in named(measured["rows"], "ours, the kernel alone")} == shapes
+    ours = {(row["output"], row["packing"]) for row in named(measured["rows"], "ours")}
+    assert ours >= {("int32", False), ("int32", True), ("bits", False), ("bits", True)}
+    assert {"mlp", "convnet"} <= {row["kind"] for row in measured["rows"]}
+    assert measured["processor"]["cores"] >= 1 and measured["processor"]["path"]
+
+
+def test_a_wrong_product_is_not_exact(monkeypatch):
+    real = bench.xnor_matmul
+    monkeypatch.setattr(bench, "xnor_matmul", lambda *given: real(*given) + 1)
+    rows = bench.matmul_rows(5, 70, 66, 0.0, "cpu")
+    assert [row["exact"] for row in named(rows, "ours")] == [False] * len(named(rows, "ours"))
+    assert all(row["exact"] for row in named(rows, "torch float32"))
+
+
+def test_a_wrong_network_is_not_exact(monkeypatch):
+    real = bench.packed.pack
+    monkeypatch.setattr(bench.packed, "pack", lambda network: lambda x: -real(network)(x))
+    rows = bench.network_rows(recipes.MNIST_THEANO, 4, TINY, "cpu")
+    (ours,), (other,) = named(rows, "ours"), named(rows, "torch float32")
+    assert not ours["exact"] and ours["same_classes"] < 1
+    assert other["exact"] and other["same_classes"] == 1
+
+
+def test_the_median_is_of_the_fastest_as_numbers_on_all_threads():
+    def row(implementation, ms, threads=2, output="int32", packing=False):
+        own = {"what": "a", "implementation": implementation, "output": output}
+        return own | {"packing": packing, "threads": threads, "ms": {"p50": ms}}
+
+    rows = [row("x", 5), row("y", 4), row("x", 1, threads=1), row("x", 2, output="bits")]
+    rows += [row("x", 3, packing=True)]
+    assert timing.milliseconds(rows, "a", "x", "y") == 4
+    assert timing.milliseconds(rows, "a", "z") is None
+    assert timing.milliseconds(rows, "b", "x") is None
+
+
+def test_the_command_leaves_a_whole_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "QUICK", bench.Plan((33,), (), 0, (), (), "smoke", 0.0))
+    out = tmp_path / "kernels.json"
+    assert bench.main(["--plan", "quick", "--out", str(out)]) == 0
+    content = runs.read_record(out)
+    check_rows(content["rows"])
+    assert content["provenance"]["device"] == "cpu" and content["provenance"]["seconds"] > 0
+    assert "33x33x33" in capsys.readouterr().out
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "matmul_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench.main(["--plan", "quick", "--out", str(out)])
+    assert runs.read_record(out) == content and list(tmp_path.iterdir()) == [out]
+
+
+def test_sides_take_turns_and_threads_are_put_back():
+    called, before = [], torch.get_num_threads()
+    sides = [
+        Side(name, "int32", lambda name=name: called.append((name, torch.get_num_threads())), n)
+        for name, n in (("a", 1), ("b", before))
+    ]
+    rows = compare(sides, lambda side, result: {"exact": True}, 1e-9, "cpu")
+    assert [row["repeats"] for row in rows] == [3, 3]  # however short, longer than their share
+    assert called[:2] == [("a", 1), ("b", before)] and set(called) == set(called[:2])
+    called.clear()
+    rows = compare(sides, lambda side, result: {"exact": True}, 0.02, "cpu")
+    changes = sum(one != other for one, other in zip(called, called[1:], strict=False))
+    assert changes == 2 * (1 + rows[0]["repeats"]) - 1
+    assert torch.get_num_threads() == before
+
+
+def test_of_a_call_that_takes_long_the_first_counts(monkeypatch):
+    called = []
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
+    side = Side("slow", "int32", lambda: called.append(1), 1)
+    (row,) = compare([side], lambda side, result: {}, 1.0, "cpu")
+    assert len(called) == row["repeats"] == 3
+    assert row["ms"] == {"p20": 10_000, "p50": 10_000, "p80": 10_000}
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (16, 16, 64), (17, 33, 1025), (40, 7, 130)])
+def test_the_plain_kernel_equals_the_reference(m, n, k):
+    generator = torch.Generator().manual_seed(0)
+    x, w = (bench.signs(rows, k, generator) for rows in (m, n))
+    words = reference.pack_signs(x), reference.pack_signs(w)
+    wanted = reference.xnor_matmul(words[0], [words[1]], (n, k), None).numpy()
+    assert np.array_equal(plain_kernels.multiply_float(x.numpy(), w.numpy()), wanted)
+    assert np.array_equal(plain_kernels.multiply_words(words[0].numpy(), words[1].numpy(), k), wanted)
+
+
+@pytest.mark.parametrize("recipe", [recipes.MNIST_THEANO, recipes.CIFAR10_THEANO])
+def test_the_float_network_gives_the_references_scores(recipe):
+    network = baselines.network_for(recipe, "smoke")
+    shape = (28, 28) if recipe.network == "mlp" else (3, 32, 32)
+    images = torch.randint(0, 256, (9, *shape), dtype=torch.uint8)
+    *hidden, scores = folding.reference(network, images)
+    assert all(layer.mean().abs() < 0.9 for layer in hidden)  # no network of constants
+    run = baselines.float_network(folding.blocks(network), baselines.DEFAULT, baselines.DEFAULT)
+    assert torch.equal(run(images), scores)
+
+
+def test_the_bound_takes_a_time_that_grows_with_the_work():
+    plain_kernels.run_bound(64, 64, 64)  # compiles
+    short, long = (
+        min(timing.seconds_of(lambda m=m: plain_kernels.run_bound(m, 1024, 1024), 1, "cpu") for _ in "123")
+        for m in (4096, 32 * 4096)
+    )
+    assert long > 8 * short > 0
+
+
+def test_both_sides_of_the_peer_benchmark_have_the_same_operands():
+    x, w = peer.operands(3, 5, 70)
+    assert x.shape == (3, 70) and w.shape == (5, 70) and set(np.unique(x)) == {-1.0, 1.0}
+    assert np.array_equal(x, peer.operands(3, 5, 70)[0])
+    sums = x @ w.T
+    assert peer.digest(sums) == peer.digest(sums.astype(np.int64)) != peer.digest(sums + 1)
+
+
+def test_the_peer_is_timed_in_turn_with_ours(monkeypatch):
+    monkeypatch.setattr(bench_peer, "ROUNDS", 2)
+    orders = []
+
+    def ask(process, **order):
+        orders.append(order)
+        return "another result" if "shape" in order else 0.02
+
+    monkeypatch.setattr(bench_peer, "ask", ask)
+    before = torch.get_num_threads()
+    rows = bench_peer.rows((16, 64, 64), None, before)
+    torch.set_num_threads(before)
+    check_rows(rows)
+    assert all(row["exact"] for row in named(rows, "ours"))
+    theirs = named(rows, bench_peer.PEER)
+    assert [row["ms"]["p50"] for row in theirs] == [20.0] * len(theirs)
+    assert not any(row["exact"] for row in theirs)
+    assert len(orders) == 1 + len(theirs) * (1 + bench_peer.ROUNDS)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_a_committed_benchmark_is_whole_and_of_committed_sources(path):
+    content = json.loads(path.read_text())
+    assert not content["provenance"]["dirty"]
+    if path.stem.startswith("training"):
+        return
+    assert runs.read_record(path) == content
+    if path.stem.startswith("playground"):
+        assert 0 < content["ms"]["p50"] <= content["ms"]["most"] and content["moves"] >= 30
+        return
+    if path.stem.startswith("rules"):
+        assert all(row["ratio"] == row["new_ms"] / row["old_ms"] for row in content["rows"])
+        return
+    if path.stem.startswith("cluster"):
+        assert content["gain"] > 0 and all(min(row["seconds"]) > 0 for row in content["rows"])
+        return
+    check_rows(content["rows"])
+    inexact = {row["implementation"] for row in content["rows"] if row["exact"] is False}
+    assert inexact <= {"torch bfloat16"}
+
+
+def test_what_was_measured_here_stands_beside_the_committed(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "results_folder", lambda: tmp_path)
+    assert bench.here() == {}
+    runs.write_record(tmp_path / "bench" / "kernels-cpu.json", measured)
+    assert bench.here()["cpu, here"]["rows"] == measured["rows"]
+    assert not bench.here().keys() & bench.committed().keys()
+
+
+def test_the_largest_product_in_short(measured):
+    assert "64x64x64 on bits took" in bench.in_short(measured)

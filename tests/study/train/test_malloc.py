@@ -1,0 +1,87 @@
+"""Memory that is freed stays with the process while a network trains, and goes back then."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from study import ROOT, recipes
+from study.train import malloc, runner
+
+# Prints the pages that the system had to give for the second of two equal blocks of 100 MB, and the
+# megabytes that the process holds of freed ones: within, at the end, and of one beneath another.
+MEASURE = """
+import resource
+import torch
+from bnnlib import memory
+
+def block():
+    return torch.ones(100 * 2**18)
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() // 2**20
+
+pages()
+before = held()
+with memory.kept():
+    pages()
+    print(pages(), held() - before)
+print(held() - before)
+large, small = block(), torch.ones(2**10)
+del large
+print(held() - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_a_block_is_given_once_within_and_goes_back_at_the_end():
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pages, kept, left, freed_later = map(int, done.stdout.split())
+    assert pages < 25 and kept > 90  # fresh, they are 50 of 2 MB, or many more
+    assert left < 50 and freed_later < 50
+
+
+def test_elsewhere_nothing_is_set(monkeypatch):
+    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: object())
+    with malloc.kept():
+        pass
+
+
+def test_a_network_trains_within(monkeypatch, tmp_path):
+    class Trained(Exception):
+        pass
+
+    told = []
+
+    @contextmanager
+    def kept():
+        told.append("kept")
+        try:
+            yield
+        finally:
+            told.append("given back")
+
+    def trained(*arguments):
+        told.append("trained")
+        raise Trained
+
+    monkeypatch.setattr(runner.memory, "kept", kept)
+    monkeypatch.setattr(runner.fit, "fit", trained)
+    monkeypatch.setattr(runner.runs, "FRESH", tmp_path)
+    with pytest.raises(Trained):
+        runner.run(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), "smoke", 3)
+    assert told == ["kept", "trained", "given back"]

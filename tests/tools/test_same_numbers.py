@@ -1,0 +1,85 @@
+"""Sources that make the same numbers are told from those that do not."""
+
+import shutil
+
+import pytest
+
+from study import ROOT
+from study.train import runs
+from tools import same_numbers
+
+NAMES = ["gradients-baseline"]
+
+
+@pytest.fixture(scope="module")
+def now():
+    return same_numbers.fingerprints(ROOT, NAMES)
+
+
+def changed(folder, old: str, new: str):
+    """A copy of bnnlib with another normalization.py."""
+    shutil.copytree(ROOT / "bnnlib", folder / "bnnlib")
+    module = folder / "bnnlib" / "normalization.py"
+    source = module.read_text()
+    assert source.count(old) == 1
+    module.write_text(source.replace(old, new))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("ALPHA = 0.1", "ALPHA = 0.2 / 2", []),
+        ("ALPHA = 0.1", "ALPHA = 0.1000001", NAMES),
+    ],
+)
+def test_other_numbers_are_found(now, tmp_path, old, new, found):
+    before = same_numbers.fingerprints(changed(tmp_path, old, new), NAMES)
+    assert before.keys() == now.keys() == {"sources", *NAMES}
+    assert before.pop("sources") != now["sources"] == runs.source_hash()
+    assert same_numbers.different(before, {name: now[name] for name in NAMES}) == found
+
+
+def test_a_recipe_that_a_checkout_does_not_know_is_left_out(now):
+    assert same_numbers.fingerprints(ROOT, [*NAMES, "made-later"]) == now
+
+
+def test_recipes_that_came_later_are_no_difference(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "SAME", tmp_path / "same_numbers.json")
+    monkeypatch.setattr(
+        same_numbers, "fingerprints", lambda *_: {"sources": "now", "a": "1", "later": "2"}
+    )
+    monkeypatch.setattr(same_numbers, "of_commit", lambda *_: {"sources": "old", "a": "1"})
+    assert same_numbers.main(["0123456"]) == 0
+    assert capsys.readouterr().out.startswith("1 recipes make the numbers of 0123456")
+
+
+def test_what_one_side_lacks_differs():
+    assert same_numbers.different({"a": "1", "b": "2"}, {"a": "1", "c": "3"}) == ["b", "c"]
+
+
+def test_the_file_keeps_pairs_of_the_present_sources_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "SAME", tmp_path / "same_numbers.json")
+    assert runs.same_numbers() == []
+    for before, now in (("old", "new"), ("older", "new"), ("old", "new"), ("new", "newest")):
+        same_numbers.enter(before, now, "0123456", 3)
+        found = {(pair["before"], pair["now"]) for pair in runs.same_numbers()}
+        assert (before, now) in found
+        if now == "new" and before == "older":
+            assert found == {("old", "new"), ("older", "new")}
+    assert found == {("new", "newest")}
+    text = runs.SAME.read_text()
+    runs.SAME.write_text(text.replace("newest", "latest"))
+    with pytest.raises(ValueError, match="digest"):
+        runs.same_numbers()
+
+
+def test_each_commit_is_told_apart(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "SAME", tmp_path / "same_numbers.json")
+    monkeypatch.setattr(same_numbers, "fingerprints", lambda *_: {"sources": "now", "a": "1"})
+    made = {"0123456": {"sources": "old", "a": "1"}, "789abcd": {"sources": "other", "a": "2"}}
+    monkeypatch.setattr(same_numbers, "of_commit", lambda commit, names: dict(made[commit]))
+    assert same_numbers.main(["789abcd", "0123456"]) == 1
+    assert [pair["before"] for pair in runs.same_numbers()] == ["old"]
+    assert "789abcd: other numbers: a" in capsys.readouterr().err
+    assert same_numbers.main(["0123456"]) == 0
