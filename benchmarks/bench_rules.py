@@ -26,27 +26,35 @@ from tools.same_numbers import check_out
 
 PAPER = (recipes.MNIST_TORCH7, recipes.CIFAR10_TORCH7, recipes.CIFAR10_TORCH7_CODE)
 DATASETS = ("mnist", "cifar10")
-# Run by both checkouts' own bnnlib, so it uses only what both have; prints seconds of all steps.
+# Run by both checkouts' own packages, so it uses only what both have; prints seconds of all steps.
 SCRIPT = """
 import json, sys, time
 import torch
-from bnnlib import fit, memory, models, optim, recipes
+try:
+    from study import recipes
+    from study.train import build, loop, malloc
+    build_network, build_optimizer = build.build_network, build.build_optimizer
+    step, memory_kept = loop.step, malloc.kept
+except ModuleNotFoundError:  # commits in which the library and the study were one package
+    from bnnlib import fit, memory, models, optim, recipes
+    build_network, build_optimizer = models.build_network, optim.build_optimizer
+    step, memory_kept = fit.step, memory.kept
 
 WARM_UP = 3
 name, profile, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 recipe = recipes.at_profile(recipes.by_name(name), profile)
-network = models.build_network(recipe, 0)
-optimizer = optim.build_optimizer(recipe, network)
+network = build_network(recipe, 0)
+optimizer = build_optimizer(recipe, network)
 network.train()
 draw = torch.Generator().manual_seed(0)
 shape = (28, 28) if recipe.network == "mlp" else (3, 32, 32)
 images = torch.randint(256, (recipe.batch_size, *shape), generator=draw).to(torch.uint8)
 labels = torch.randint(10, (recipe.batch_size,), generator=draw)
 seconds = []
-with memory.kept():
+with memory_kept():
     for _ in range(WARM_UP + steps):
         started = time.perf_counter()
-        fit.step(network, optimizer, images, labels)
+        step(network, optimizer, images, labels)
         seconds.append(time.perf_counter() - started)
 print(json.dumps(seconds[WARM_UP:]))
 """

@@ -5,7 +5,7 @@
 Each side runs in a process of its own, plain and ours in turn, so that both meet the same mood of
 the machine and peak memory can be told apart. A step is all of it: scaling, forward, backward,
 update, clipping; both sides have the settings of OpenMP and memory that importing bnnlib makes, and
-are also timed where freed memory is kept, as `study.train.runner` keeps it: what the C library gives back
+are also timed where freed memory is kept, as the trainer keeps it: what the C library gives back
 to the system, the system clears before it gives it out again, at every step. Leaves
 results/bench/training-<kind of device>.json and prints a table.
 """

@@ -1,9 +1,6 @@
-"""Binarized neural networks, reproduced: what the notebooks share."""
+"""Binarized networks in PyTorch: layers, optimizers, and kernels that run on bits."""
 
 import os
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # Read by OpenMP when torch is imported. By default its threads wait for each other by spinning for
 # long, and a training on two cores then crawls while one other process is busy.

@@ -128,7 +128,8 @@ def _cancelled(grad: Tensor, passing: Tensor) -> Tensor:
     from bnnlib.kernels.cpu import elementwise
 
     out = torch.empty_like(grad)
-    dispatch.run(elementwise.cancel, [dispatch.flat(grad), dispatch.flat(passing), dispatch.flat(out)])
+    arrays = [dispatch.flat(tensor) for tensor in (grad, passing, out)]
+    dispatch.run(elementwise.cancel, arrays)
     return out
 
 

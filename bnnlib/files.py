@@ -4,13 +4,20 @@ import os
 import secrets
 import shutil
 import sys
+import tarfile
 import time
+import tokenize
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 DAY = 86_400  # seconds
+# What decoders of pictures and archives raise beside OSError and ValueError. MemoryError stays: it
+# may be the machine's, not the file's.
+DECODING = (TypeError, LookupError, ArithmeticError, AttributeError, EOFError, SyntaxError)
+DECODING += (RecursionError, zlib.error, tarfile.TarError, tokenize.TokenError)
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def test_no_hash_is_no_hash_that_fits(tmp_path):
     put(tmp_path, {"svhn-no-extra/sha256.json": json.dumps(dict.fromkeys(store.KEYS)).encode()})
     labels = np.load(tmp_path / "svhn-no-extra/train_labels.npy")
     np.save(tmp_path / "svhn-no-extra/train_labels.npy", labels[::-1])
-    with patch.multiple(store, SIZES=fuzzed_data.PATCH["cached"]["SIZES"]):
+    with patch.multiple(store, SIZES=fuzzed_data.PATCH["store"]["SIZES"]):
         with pytest.raises(ValueError, match="train_images.npy is altered"):
             store.read("svhn-no-extra", tmp_path)
 

@@ -118,7 +118,7 @@ def test_jupyterlab_answers_to_no_other_name(lab):
 
 def code() -> dict[str, ast.Module]:
     """Every module and notebook that a reader runs, by its name."""
-    folders = ("bnnlib", "tools", "benchmarks")
+    folders = ("bnnlib", "study", "tools", "benchmarks")
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     trees = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in paths}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):

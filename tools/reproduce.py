@@ -122,7 +122,8 @@ class Making:
 
         Of committed records `make results` leaves out its own profile's: it makes them.
         """
-        files = [notebook, *sorted((ROOT / "bnnlib").rglob("*.py")), NOTEBOOKS / "claims.toml"]
+        code = sorted(p for f in ("bnnlib", "study") for p in (ROOT / f).rglob("*.py"))
+        files = [notebook, *code, NOTEBOOKS / "claims.toml"]
         metrics = sorted((self.staged / self.profile / "metrics").glob("*.json"))
         files += [path for path in metrics if path.stem < notebook.stem]
         records = sorted(runs.COMMITTED.glob("*/*/*.json"))

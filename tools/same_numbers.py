@@ -25,8 +25,13 @@ SCRIPT = """
 import hashlib, sys
 from dataclasses import replace
 import torch
-from bnnlib import fit, recipes, runs
-from study.data.training_data import training_data
+try:
+    from study import recipes
+    from study.data.training_data import training_data
+    from study.train import loop, runs
+except ModuleNotFoundError:  # commits in which the library and the study were one package
+    from bnnlib import fit as loop, recipes, runs
+    from bnnlib.inputs import training_data
 
 STEPS = 3
 RATE = 2**-10  # whatever a profile's schedule was: that is part of a recipe, not of the sources
@@ -39,7 +44,7 @@ def entered(digest, network):
 def of(name):
     digest = hashlib.sha256()
     recipe = recipes.at_profile(recipes.by_name(name), "smoke")
-    history, outcome, network = fit.fit(recipe, training_data(recipe, "smoke"), 0)
+    history, outcome, network = loop.fit(recipe, training_data(recipe, "smoke"), 0)
     for epoch in history:
         del epoch["seconds"]
     digest.update(runs.canonical([history, outcome]))
@@ -47,12 +52,12 @@ def of(name):
     large = recipes.at_profile(recipes.by_name(name), "evening")
     large = replace(large, train_images=0, learning_rate=RATE)
     training = training_data(large, "smoke")
-    state = fit.begin(large, training, 0)
+    state = loop.begin(large, training, 0)
     state.network.train()
     for batch in torch.arange(STEPS * large.batch_size).split(large.batch_size):
         batch %= len(training.train.images)
         split = training.train.images[batch], training.train.labels[batch]
-        fit.step(state.network, state.optimizer, *split)
+        loop.step(state.network, state.optimizer, *split)
     entered(digest, state.network)
     return digest.hexdigest()
 
@@ -65,7 +70,7 @@ for name in sys.argv[1:]:
 
 
 def fingerprints(checkout: Path, names: list[str]) -> dict[str, str]:
-    """Recipe -> the hash of what a checkout's bnnlib makes of it; "sources" -> its sources' hash.
+    """Recipe -> the hash of what a checkout makes of it; "sources" -> its sources' hash.
 
     Names that the checkout doesn't know are left out. Raises subprocess.CalledProcessError if it
     can't train one.

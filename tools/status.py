@@ -11,7 +11,7 @@ from tqdm import tqdm
 WITH_TIME_LEFT = "{desc}{bar:10} {elapsed}<{remaining}{postfix}"
 WITHOUT = "{desc}{elapsed}{postfix}"
 EVERY = 0.5  # seconds
-# What study/train/loop.py prints after an epoch: without the loss and the error its time left fits in.
+# What study/train/loop.py prints after an epoch; its time left fits in without loss and error.
 EPOCH = re.compile(r"^(.+ epoch \d+/\d+): .+, (\d+ s left)$")
 
 

@@ -6,9 +6,7 @@ Every result is compared with the reference by equality. Prints a table with rat
 leaves results/bench/kernels-<kind of device>.json. What is for CUDA has never been run so far.
 """
 
-import argparse
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -22,13 +20,12 @@ import torch
 from torch import Tensor
 
 from bnnlib import folding, numerics, packed
-from bnnlib.files import print_anywhere
 from bnnlib.kernels import reference
 from bnnlib.xnor import PackedWeights, pack_signs, pack_weights, xnor_matmul
 from study import ROOT, recipes
 from study.bench import baselines, gpu_graphs
 from study.bench.baselines import Product
-from study.bench.timing import Side, compare, milliseconds, show
+from study.bench.timing import Side, compare, milliseconds
 from study.recipes.recipe import Recipe
 from study.train import runs
 
@@ -115,7 +112,7 @@ def in_short(measured: dict) -> str:
         for names in (["ours"], ["plain float32"], libraries)
     )
     return (
-        f"{label(measured)}: {what} on bits took {ours:.3g} ms, plain float32 {plain_kernels / ours:.3g} "
+        f"{label(measured)}: {what} on bits took {ours:.3g} ms, plain float32 {plain / ours:.3g} "
         f"times that, the fastest float32 library {library / ours:.3g} times"
     )
 
@@ -338,39 +335,5 @@ def _float_networks(blocks: list[folding.Block], batch: int, device: str) -> dic
     pairs = [(by, by) for by in (default, *others, *baselines.narrow_products(device)[:-1])]
     if batch >= MANY_ROWS:
         plain = baselines.plain_products(device)
-        pairs += [(plain_kernels[0], by) for by in plain_kernels]
+        pairs += [(plain[0], by) for by in plain]
     return {by.name: baselines.float_network(blocks, first, by) for first, by in pairs}
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m study.bench", description=__doc__)
-    parser.add_argument("--plan", choices=PLANS, default="full", help="quick: smaller shapes")
-    parser.add_argument(
-        "--only", nargs=2, metavar=("KIND", "SIZE"), help=f"KIND: {', '.join(SIZES)}"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of results/bench/")
-    options = parser.parse_args(arguments)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    target = options.out or path(kind(device))
-    partial = target.with_name(f"{target.name}.partial")  # lost is at most the shape at hand
-    keep = lambda content: runs.write_record(partial, content)  # noqa: E731
-    content = run(_plan(options), device, show, keep)
-    content["provenance"]["command"] = f"python -m study.bench --plan {options.plan}"
-    runs.write_record(target, content)
-    partial.unlink(missing_ok=True)
-    return 0
-
-
-def _plan(options: argparse.Namespace) -> Plan:
-    """The whole plan, or of it one kind of measurement of one size."""
-    plan = PLANS[options.plan]
-    if not options.only:
-        return plan
-    kind, size = options.only
-    empty = {name: () for name in SIZES}
-    return replace(plan, **(empty | {kind: (int(size),)}))
-
-
-if __name__ == "__main__":
-    print_anywhere()
-    sys.exit(main())

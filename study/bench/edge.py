@@ -80,7 +80,8 @@ def weight_bytes(kind: str, network: nn.Sequential) -> int:
 def start(kind: str, file: Path, shape: tuple[int, ...]) -> dict:
     """A new process's seconds: until Python has imported all, to load, and for one image."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "study.bench.edge", kind, str(file.resolve()), *map(str, shape)]
+    command = [sys.executable, "-m", "study.bench.edge", kind, str(file.resolve())]
+    command += map(str, shape)
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     taken = json.loads(done.stdout)
     total = time.perf_counter() - started

@@ -7,16 +7,13 @@ pickle is read, and what doesn't match its hash never gets a final name. Needs n
 import errno
 import hashlib
 import json
-import tarfile
-import tokenize
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from bnnlib.files import whole
+from bnnlib.files import DECODING, whole
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 SIZES = {  # images to train on, to test on
@@ -50,9 +47,7 @@ SHA256 = {
 }
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 FAILURES = (OSError, ValueError, ImportError)  # what a source may raise; the next one is tried
-# What decoders raise beside these. MemoryError stays: it may be the machine's, not the file's.
-DECODING = (TypeError, LookupError, ArithmeticError, AttributeError, EOFError, SyntaxError)
-DECODING += (RecursionError, zlib.error, tarfile.TarError, tokenize.TokenError)
+
 
 Parts = list[list[np.ndarray]]  # the arrays of KEYS, each as blocks that follow one another
 Checked = tuple[list[np.ndarray], Sequence[str]]  # the arrays of KEYS, their SHA-256

@@ -1,6 +1,6 @@
-"""Every experiment as one frozen Recipe: the names, and the recipe at a profile.
+"""Recipes: every experiment as one frozen dataclass instance, by name, and at a profile.
 
-`recipe` says what a recipe is, `catalogue` and `ablations` hold the recipes, `sweeps` those that
+`recipe` says what a recipe is, `paper` and `ablations` hold the recipes, `sweeps` those that
 serve only to choose a learning rate, `profiles` what each profile changes in them, `citations`
 where their values come from; all are offered here.
 """

@@ -33,44 +33,45 @@ FRESH = ROOT / os.environ.get("BNN_RUNS", "build/runs")
 # The modules that determine a run's numbers. The data are bound by their own hash; the packed
 # kernels are not here, because their sums are integers, the same ones however they are counted.
 DETERMINING = (
-    "analysis",
-    "binarize",
-    "captured",
-    "draws",
-    "fit",
-    "fused",
-    "inputs",
-    "kernels/__init__",
-    "kernels/arithmetic",
-    "kernels/elementwise",
-    "kernels/llvm",
-    "kernels/lookup",
-    "kernels/mersenne",
-    "kernels/pack",
-    "kernels/pieces",
-    "kernels/pooling",
-    "kernels/shift_norm",
-    "kernels/sign_product",
-    "kernels/threads",
-    "kernels/transpose",
-    "kernels/update",
-    "layers",
-    "models",
-    "normalization",
-    "numerics",
-    "one_pass",
-    "optim",
-    "parallel",
-    "pooling",
-    "preprocessing",
-    "products",
-    "rounding",
-    "rules",
-    "shift_norm",
-    "traced",
+    "bnnlib/binarize",
+    "bnnlib/draws",
+    "bnnlib/functional",
+    "bnnlib/kernels/__init__",
+    "bnnlib/kernels/cpu/arithmetic",
+    "bnnlib/kernels/cpu/elementwise",
+    "bnnlib/kernels/cpu/llvm",
+    "bnnlib/kernels/cpu/lut_codes",
+    "bnnlib/kernels/cpu/lut_matmul",
+    "bnnlib/kernels/cpu/mersenne",
+    "bnnlib/kernels/cpu/parallel_for",
+    "bnnlib/kernels/cpu/pooling",
+    "bnnlib/kernels/cpu/shift_norm",
+    "bnnlib/kernels/cpu/sign_matmul",
+    "bnnlib/kernels/cpu/thread_pool",
+    "bnnlib/kernels/cpu/transpose",
+    "bnnlib/kernels/dispatch",
+    "bnnlib/kernels/update",
+    "bnnlib/layers",
+    "bnnlib/models",
+    "bnnlib/normalization",
+    "bnnlib/numerics",
+    "bnnlib/one_pass",
+    "bnnlib/optim",
+    "bnnlib/parallel",
+    "bnnlib/pooling",
+    "bnnlib/rounding",
+    "bnnlib/rules",
+    "bnnlib/shift_norm",
+    "bnnlib/traced",
+    "study/data/preprocessing",
+    "study/data/training_data",
+    "study/train/analysis",
+    "study/train/build",
+    "study/train/captured",
+    "study/train/loop",
 )
 # What `dirty` looks at: everything that makes results, and nothing that they are made into.
-SOURCES = ("bnnlib", "notebooks", "tools", "Makefile", "requirements.txt")
+SOURCES = ("bnnlib", "study", "notebooks", "tools", "Makefile", "requirements.txt")
 
 
 def results_folder() -> Path:
@@ -103,7 +104,7 @@ def source_hash() -> str:
     """SHA-256 over the modules that determine a run, comments and docstrings left out."""
     digest = hashlib.sha256()
     for path in determining_sources():
-        module = path.relative_to(ROOT / "bnnlib").with_suffix("").as_posix()
+        module = path.relative_to(ROOT).with_suffix("").as_posix()
         digest.update(f"{module}\0{_significant_source(path.read_text())}\0".encode())
     return digest.hexdigest()
 
@@ -114,8 +115,7 @@ def same_numbers() -> list[dict]:
 
 
 def determining_sources() -> list[Path]:
-    folder = ROOT / "bnnlib"
-    return [path for module in DETERMINING for path in sorted(folder.glob(f"{module}.py"))]
+    return [path for module in DETERMINING for path in sorted(ROOT.glob(f"{module}.py"))]
 
 
 def canonical(content: dict) -> bytes:

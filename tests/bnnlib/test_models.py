@@ -6,15 +6,14 @@ import pytest
 import safetensors.torch
 import torch
 import twin
-from bnnlib.network_file import load_network, pack_bits, save_network, unpack_bits
 from hypothesis import given
 from hypothesis import strategies as st
-from study.train.build import build_network, file_shape, noise_generator
 from torch import nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import BinaryActivation, BinaryConv2d, Dropout, MaxPool2x2, Normalization
 from bnnlib.models import Parts, binary_layers, convnet, mlp
+from bnnlib.network_file import load_network, pack_bits, save_network, unpack_bits
 from bnnlib.normalization import (
     BatchNorm,
     OrdinaryBatchNorm,
@@ -24,6 +23,7 @@ from bnnlib.normalization import (
 )
 from study import recipes
 from study.train import build
+from study.train.build import build_network, file_shape, noise_generator
 from study.train.loop import squared_hinge
 
 DETERMINISTIC, NONE = Binarization.DETERMINISTIC, Binarization.NONE

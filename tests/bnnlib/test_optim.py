@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 import twin
-from study.train.build import build_optimizer, learning_rate
 
 from bnnlib import models, optim
 from bnnlib.layers import BinaryConv2d, BinaryLinear, Normalization
@@ -14,6 +13,7 @@ from bnnlib.rounding import Rounding, round_gradient, round_latent
 from bnnlib.rules import UPDATES, Rule, adam_update, step_size
 from study import recipes
 from study.train import build
+from study.train.build import build_optimizer, learning_rate
 
 
 def gradients(steps, shape, scale):

@@ -82,7 +82,7 @@ def trained(function, network: nn.Module, x: Tensor) -> list[Tensor]:
 # torch.compile
 
 
-@pytest.mark.skipif(not dispatch.AVAILABLE, reason="without Numba there are no kernels to be traced")
+@pytest.mark.skipif(not dispatch.AVAILABLE, reason="needs Numba: there is nothing to trace")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("normalized", [True, False])
 def test_a_compiled_network_equals_the_eager_one(normalized, training):
@@ -101,7 +101,7 @@ def test_a_compiled_network_equals_the_eager_one(normalized, training):
     assert all(torch.equal(*pair) for pair in states)
 
 
-@pytest.mark.skipif(not dispatch.AVAILABLE, reason="without Numba there are no kernels to be traced")
+@pytest.mark.skipif(not dispatch.AVAILABLE, reason="needs Numba: there is nothing to trace")
 def test_every_layer_is_traced_whole():
     network = nn.Sequential(*list(own_network(normalized=False))[:11])
     x = pictures()
@@ -124,7 +124,7 @@ def test_a_compiled_layer_may_be_large_enough_for_several_threads():
 
 def test_no_compiler_is_imported_before_it_is_asked_for():
     script = (
-        "import sys, torch; from bnnlib import layers, optim, packed, products\n"
+        "import sys, torch; from bnnlib import layers, optim, packed, functional\n"
         "layer = layers.BinaryLinear(5, 3)\n"
         "layers.BinaryActivation()(layer(torch.ones(2, 5))).sum().backward()\n"
         "assert 'torch._dynamo' not in sys.modules and 'torch._inductor' not in sys.modules"

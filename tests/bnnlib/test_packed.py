@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from bnnlib.network_file import load_network, save_network
 from PIL import Image
 from random_networks import DENSE, images, random_network, shuffle_values
 
@@ -24,6 +23,7 @@ from bnnlib.layers import (
     ScaleInput,
 )
 from bnnlib.models import binary_layers
+from bnnlib.network_file import load_network, save_network
 from bnnlib.normalization import BatchNorm
 from bnnlib.xnor import pack_signs, unpack_signs
 from study import ROOT, data, recipes
@@ -269,7 +269,10 @@ class Own(torch.nn.Module):
     [
         (torch.nn.Sequential(BinaryConv2d(3, 8), BatchNorm(8)), "layer 0 is a BinaryConv2d: .*beg"),
         (torch.nn.Sequential(), "last layers are no BinaryLinear"),
-        (torch.nn.Sequential(*own_mlp()[:2], BinaryLinear(784, 10), BatchNorm(10)), "of one binary"),
+        (
+            torch.nn.Sequential(*own_mlp()[:2], BinaryLinear(784, 10), BatchNorm(10)),
+            "of one binary",
+        ),
         (Own(), r"in one nn\.Sequential, not a Own"),
         (own_mlp(last=False), "last layers are no BinaryLinear"),
         (own_mlp()[:5], "last layers are no BinaryLinear"),

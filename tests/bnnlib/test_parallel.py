@@ -15,6 +15,7 @@ from torch import Generator
 
 from bnnlib import parallel
 from study import ROOT
+from study.train import __main__ as command
 from study.train import runner, runs
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
@@ -114,7 +115,7 @@ def test_a_killed_run_goes_on_with_fewer_processes(played, monkeypatch, torchrun
     path = runs.fresh_path(TINY, "cpu", 0)
     assert not path.exists()
     if count == 2:
-        assert runner.main([*TRAINING]) == 0
+        assert command.main([*TRAINING]) == 0
         said = capsys.readouterr().out
     else:
         ended = launch(2, ("-m", "study.train", *TRAINING), runs.FRESH)
@@ -133,7 +134,7 @@ def test_a_killed_run_goes_on_with_fewer_processes(played, monkeypatch, torchrun
 def test_one_process_makes_the_very_same_run(tmp_path, monkeypatch, torchrun_of_one):
     left = []
     for folder, make in (
-        (tmp_path / "torchrun", lambda: runner.main([*TRAINING])),
+        (tmp_path / "torchrun", lambda: command.main([*TRAINING])),
         (tmp_path / "alone", lambda: runner.run(TINY, "smoke", 0)),
     ):
         monkeypatch.setattr(runs, "FRESH", folder)

@@ -28,7 +28,7 @@ NET = "10.213.7"
 Host = tuple[str, list[str]]
 TINY = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 PAIRS = [(replace(TINY, epochs=20), seed) for seed in range(12)]
-KEEP_EACH_STEP = "import time\nfrom bnnlib import checkpoints\n"
+KEEP_EACH_STEP = "import time\nfrom study.train import checkpoints\n"
 KEEP_EACH_STEP += "checkpoints.EVERY, checkpoints.SHARE, save = 0, 1e9, checkpoints.save\n"
 KEEP_EACH_STEP += "checkpoints.save = lambda *state: (save(*state), time.sleep(0.02))"
 

@@ -16,7 +16,7 @@ import pytest
 from study import ROOT
 
 TIMES = 40  # of each family of kernels
-TESTS = ROOT / "tests"
+TESTS = ROOT / "tests" / "support"
 # OpenBLAS, left to itself, takes the emulated processor for one that has AVX.
 NEHALEM = ("qemu-x86_64", "-cpu", "Nehalem", "-E", "OPENBLAS_CORETYPE=Nehalem")
 X86_EMULATOR = pytest.mark.skipif(not shutil.which(NEHALEM[0]), reason="no qemu-x86_64")

@@ -21,21 +21,22 @@ import gc, json, sys
 from dataclasses import replace
 from pathlib import Path
 import psutil
-from bnnlib import checkpoints, fit, memory, recipes
+from study import recipes
 from study.data.training_data import training_data
+from study.train import checkpoints, loop, malloc
 
 epochs, path = int(sys.argv[1]), Path(sys.argv[2])
 recipe = replace(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), epochs=epochs)
-ended, taken = fit._end_epoch, []
+ended, taken = loop._end_epoch, []
 
 def end_epoch(*arguments):
     ended(*arguments)
     gc.collect()
     taken.append(psutil.Process().memory_info().rss)
 
-checkpoints.EVERY, checkpoints.SHARE, fit._end_epoch = 1, 1, end_epoch
-with memory.kept():  # as `train.run` does
-    fit.fit(recipe, training_data(recipe, "smoke"), 0, "cpu", path)
+checkpoints.EVERY, checkpoints.SHARE, loop._end_epoch = 1, 1, end_epoch
+with malloc.kept():  # as `runner.run` does
+    loop.fit(recipe, training_data(recipe, "smoke"), 0, "cpu", path)
 print(json.dumps(taken))
 """
 

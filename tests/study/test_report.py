@@ -10,7 +10,8 @@ import pytest
 from hand_made import record, seeds
 
 from bnnlib import binarize
-from study import claims, figures, page, recipes, report
+from study import claims, figures, recipes, report
+from study.page import Page
 from study.report import Result, answer
 from study.train import runs
 
@@ -152,7 +153,7 @@ def test_show_hides_the_index_escapes_and_cuts_nothing_off(displayed):
 
 
 def test_show_source_shows_the_real_source(displayed):
-    report.show_source(binarize.sign, page.Page)
+    report.show_source(binarize.sign, Page)
     assert "def sign(x: Tensor) -> Tensor:" in displayed[0].data
     assert "# study.page\n@dataclass(frozen=True)\nclass Page:" in displayed[0].data
 

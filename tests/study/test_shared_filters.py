@@ -72,4 +72,5 @@ def test_other_numbers_and_other_maps_are_refused():
 def test_a_race_is_run_by_sides_that_agree():
     found = shared_filters.race(repetitive(), drawn(2, 11, 6, 6), seconds=0.001)
     assert found["equal"] and found["repeats"] >= 1
-    assert min(found[side] for side in (shared_filters.PACKED, shared_filters.EVERY, shared_filters.DISTINCT)) > 0
+    sides = (shared_filters.PACKED, shared_filters.EVERY, shared_filters.DISTINCT)
+    assert min(found[side] for side in sides) > 0

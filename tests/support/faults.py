@@ -26,10 +26,11 @@ TIMES = ("ms", "time", " / ", "share of the bound")  # in the names of findings 
 PARAMETERS = 'profile = "quick"  # which\nretrain = False\nseeds = 1  # runs\nepochs = 0  # of each'
 # What the notebooks of the study do: train, draw, judge, publish.
 TRAINS = """
-from bnnlib import recipes, report, train
+from study import recipes, report
+from study.train import runner
 page = report.start("01_small", profile)
 recipe = recipes.lasting(recipes.at_profile(recipes.MNIST_THEANO, profile), epochs)
-records = train.obtain(recipe, profile, seeds, retrain)
+records = runner.obtain(recipe, profile, seeds, retrain)
 figures = [report.save(page, report.learning_curves(records), "curves")]
 results = [report.answer("mnist_theano", records)]
 report.publish(page, results, records, figures=figures)
@@ -42,7 +43,7 @@ report.publish(page, results, records, figures=figures)
 def copy(folder: Path) -> Path:
     """This checkout as it is now, without what was made from it."""
     made = shutil.ignore_patterns("__pycache__", "local")
-    for name in ("bnnlib", "tools", "notebooks", "results"):
+    for name in ("bnnlib", "study", "tools", "notebooks", "results"):
         shutil.copytree(ROOT / name, folder / name, ignore=made)
     for name in ("README.md", "Makefile", "pyproject.toml", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
@@ -52,7 +53,7 @@ def copy(folder: Path) -> Path:
 def small_copy(folder: Path) -> Path:
     """The code of this checkout with one small notebook that trains, and no results."""
     made = shutil.ignore_patterns("__pycache__")
-    for name in ("bnnlib", "tools"):
+    for name in ("bnnlib", "study", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=made)
     (folder / "notebooks" / "params").mkdir(parents=True)
     shutil.copy(ROOT / "notebooks" / "claims.toml", folder / "notebooks")
@@ -69,7 +70,7 @@ def small_copy(folder: Path) -> Path:
 
 def eager_checkpoints(folder: Path) -> None:
     """In a copy, runs of seconds leave checkpoints too."""
-    path = folder / "bnnlib" / "checkpoints.py"
+    path = folder / "study" / "train" / "checkpoints.py"
     text = path.read_text()
     for name, value in (("EVERY = 120", "EVERY = 0.1"), ("SHARE = 0.02", "SHARE = 1")):
         assert text.count(name) == 1, name

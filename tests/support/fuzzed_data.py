@@ -34,7 +34,7 @@ def _reader(name: str, dataset: str, files: dict[str, bytes], read, spoiled, kno
     """read(dataset, folder) -> arrays and hashes; accepted, the arrays must be the drawn ones."""
 
     def checked(folder: Path) -> None:
-        with patch.multiple(store, **PATCH["cached"]), patch.multiple(decoding, **LIMITS):
+        with patch.multiple(store, **PATCH["store"]), patch.multiple(decoding, **LIMITS):
             arrays, _ = read(dataset, folder)
         for array, expected in zip(arrays, draw_arrays(dataset), strict=True):
             assert array.dtype == np.uint8 and np.array_equal(array, expected), "read, but wrong"

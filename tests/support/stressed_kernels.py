@@ -47,8 +47,8 @@ def words(end: bool, seed: int, shape: tuple[int, ...], planes: bool, dtype: tor
         x, pack = integers(shape, seed, 0, 256).to(torch.uint8), "pack_planes"
     else:
         x, pack = numbers(shape, seed, dtype), "pack_signs"
-    packed = getattr(xnor, lut_codes)(copied(x, end))
-    assert torch.equal(packed, getattr(reference, lut_codes)(x)), lut_codes
+    packed = getattr(xnor, pack)(copied(x, end))
+    assert torch.equal(packed, getattr(reference, pack)(x)), pack
     return packed
 
 
@@ -315,7 +315,7 @@ def _yardsticks(chance: Random) -> dict:
     return {"m": size(chance, 40), "n": size(chance, 40), "k": size(chance, 200)}
 
 
-def plain_kernels(end, seed, m, n, k) -> None:
+def yardsticks(end, seed, m, n, k) -> None:
     a, b = (numbers((rows, k), seed + i) for i, rows in enumerate((m, n)))
     floats = plain_kernels.multiply_float(copied(a, end).numpy(), copied(b, end).numpy())
     assert np.array_equal(floats, (a.double() @ b.double().t()).numpy())
@@ -354,6 +354,6 @@ STRESSED = {
     "shift-based normalization": Stress(_drawn, shift_norms),
     "look-ups for the gradients": Stress(_looked_up, look_ups),
     "max pooling": Stress(_pooled, poolings),
-    "plain yardsticks": Stress(_yardsticks, plain_kernels),
+    "plain yardsticks": Stress(_yardsticks, yardsticks),
     "products of training and their gradients": Stress(_trained, products_of_training),
 }

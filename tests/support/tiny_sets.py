@@ -22,7 +22,7 @@ from study import ROOT, data
 from study.data import sources, store
 
 REAL = {  # the constants that the tiny sets replace, by module
-    "cached": {"SIZES": store.SIZES, "SHA256": store.SHA256},
+    "store": {"SIZES": store.SIZES, "SHA256": store.SHA256},
     "sources": {"FILES": sources.FILES, "TIMEOUT": sources.TIMEOUT},
 }
 SIZES = {"mnist": (30, 10), "cifar10": (50, 10), "svhn": (37, 7), "svhn-no-extra": (12, 7)}
@@ -126,8 +126,8 @@ def package(name: str) -> bytes:
 
 
 CONTENTS = {name: published(name) for name in data.DATASETS}
-PATCH = {  # what makes bnnlib believe in them; JSON, so that a child can have it too
-    "cached": {
+PATCH = {  # what makes the study believe in them; JSON, so that a child can have it too
+    "store": {
         "SIZES": SIZES,
         "SHA256": {
             name: [hashlib.sha256(array.tobytes()).hexdigest() for array in draw_arrays(name)]
@@ -157,10 +157,10 @@ def install(monkeypatch, tmp_path: Path) -> Path:
 
 
 def believe(monkeypatch, patch: dict[str, dict]) -> None:
-    """Replace constants of bnnlib, by module and name."""
+    """Replace constants of `study.data`, by module and name."""
     for module, constants in patch.items():
         for name, value in constants.items():
-            monkeypatch.setattr(f"bnnlib.{module}.{name}", value)
+            monkeypatch.setattr(f"study.data.{module}.{name}", value)
 
 
 def put(folder: Path, name: str, **changed: bytes) -> None:
@@ -241,13 +241,13 @@ PIPES = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE}
 
 
 def child(code: str) -> subprocess.CompletedProcess:
-    """Run `code` after `from bnnlib import data`, with the tiny sets, in a process of its own."""
+    """Run `code` after `from study import data`, with the tiny sets, in a process of its own."""
     return subprocess.run(child_command(code), check=True, **PIPES)
 
 
 def child_command(code: str, urls: dict[str, list[str]] | None = None) -> list[str]:
     patch = PATCH | {"sources": PATCH["sources"] | ({"URLS": urls} if urls else {})}
-    head = "import json, sys\nfrom bnnlib import data\n"
+    head = "import json, sys\nfrom study import data\n"
     head += f"for module, constants in json.loads({json.dumps(patch)!r}).items():\n"
-    head += "    vars(sys.modules[f'bnnlib.{module}']).update(constants)\n"
+    head += "    vars(sys.modules[f'study.data.{module}']).update(constants)\n"
     return [sys.executable, "-c", head + code]

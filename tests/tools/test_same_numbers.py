@@ -17,7 +17,8 @@ def now():
 
 
 def changed(folder, old: str, new: str):
-    """A copy of bnnlib with another normalization.py."""
+    """A copy of the code with another normalization.py."""
+    shutil.copytree(ROOT / "study", folder / "study")
     shutil.copytree(ROOT / "bnnlib", folder / "bnnlib")
     module = folder / "bnnlib" / "normalization.py"
     source = module.read_text()

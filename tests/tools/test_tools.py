@@ -28,7 +28,7 @@ PARAMETERS = (
 )
 PUBLISH = """
 import json, os
-from bnnlib import ROOT
+from study import ROOT
 folder = ROOT / os.environ["BNN_RESULTS"] / profile
 for kind in ("figures", "metrics"):
     (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write(folder, name, *sources):
 def copy_repository(folder):
     """The repository's code with toy notebooks instead of its own."""
     (folder / "notebooks").mkdir()
-    for name in ("bnnlib", "tools"):
+    for name in ("bnnlib", "study", "tools"):
         skipped = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=skipped)
     shutil.copy(ROOT / "notebooks" / "claims.toml", folder / "notebooks")

@@ -129,7 +129,8 @@ def _shifted(x: Tensor, grid: _Grid, codes: Tensor, outputs: int, dtype) -> Tens
     vectors, pieces = _vectors(grid, LANES[dtype]), lut_matmul.shifted_pieces(outputs, grid.side)
     images, sums = grid.images_of(x.to(dtype)), grid.images_of(out)
     arrays = images.numpy(), vectors.numpy(), grid.side, codes.numpy(), sums.numpy()
-    in_parts(lambda *part: lut_matmul.shifted(*arrays, *part), len(vectors) // lut_matmul.VECTORS * pieces)
+    count = len(vectors) // lut_matmul.VECTORS * pieces
+    in_parts(lambda *part: lut_matmul.shifted(*arrays, *part), count)
     return out
 
 
@@ -139,7 +140,8 @@ def _vectors(grid: _Grid, lanes: int) -> Tensor:
     places = torch.cartesian_prod(images, columns)
     counts = (grid.width - places[:, 1]).clamp(max=lanes)
     vectors = torch.cat([places, counts[:, None]], 1)
-    return torch.cat([vectors, torch.zeros(-len(vectors) % lut_matmul.VECTORS, 3, dtype=torch.int64)])
+    padding = torch.zeros(-len(vectors) % lut_matmul.VECTORS, 3, dtype=torch.int64)
+    return torch.cat([vectors, padding])
 
 
 def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> Tensor:

@@ -13,9 +13,10 @@ from study import ROOT  # noqa: E402
 # Each compares with plain torch: what a packed network, a training and a search are made of.
 SAME = """
 import torch, torch.nn.functional as F
-from bnnlib import binarize, fused, pooling, products, retrieval, xnor
-from bnnlib.kernels import reference
-assert not fused.AVAILABLE and products.arithmetic("cpu") == "float32"
+from bnnlib import binarize, functional, pooling, xnor
+from bnnlib.kernels import dispatch, reference
+from study import retrieval
+assert not dispatch.AVAILABLE and functional.arithmetic("cpu") == "float32"
 x, w = torch.randn(5, 100), torch.randn(7, 100)
 words = xnor.pack_signs(x)
 assert torch.equal(words, reference.pack_signs(x))
@@ -26,8 +27,8 @@ sums = xnor.xnor_conv2d(xnor.pack_signs(images), xnor.pack_weights(filters), 1, 
 assert torch.equal(sums.float().movedim(-1, 1), F.conv2d(
     binarize.sign(images).movedim(-1, 1), binarize.sign(filters), padding=1))
 rows = binarize.sign(torch.randn(400, 512)).requires_grad_()
-weight = products.latent((512, 512)).copy_(torch.randn(512, 512)).requires_grad_()
-out = products.linear(rows, weight, torch.zeros(512), products.Values.SIGNS)
+weight = functional.latent((512, 512)).copy_(torch.randn(512, 512)).requires_grad_()
+out = functional.linear(rows, weight, torch.zeros(512), functional.Values.SIGNS)
 out.sum().backward()
 assert torch.equal(out, rows.detach() @ binarize.sign(weight).t())
 assert torch.equal(weight.grad, rows.detach().sum(0).expand(512, 512))
@@ -42,18 +43,19 @@ print("same")
 """
 REFUSED = """
 import torch
-from bnnlib import distinct
+from study import shared_filters
 weight = torch.ones(2, 3, 3, 3)
-distinct.conv2d(torch.ones(1, 3, 4, 4, dtype=torch.int8), distinct.plan(weight))
+shared_filters.conv2d(torch.ones(1, 3, 4, 4, dtype=torch.int8), shared_filters.plan(weight))
 """
 TRAINED = """
-from bnnlib import fit, recipes
+from study import recipes
 from study.data.training_data import training_data
+from study.train import loop
 recipe = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 training = training_data(recipe, "smoke")
-state = fit.begin(recipe, training, 0)
+state = loop.begin(recipe, training, 0)
 state.network.train()
-loss = fit.step(state.network, state.optimizer, training.train.images[:20],
+loss = loop.step(state.network, state.optimizer, training.train.images[:20],
     training.train.labels[:20])
 print("trained")
 """
@@ -78,5 +80,5 @@ def test_what_plain_torch_does_not_do_is_refused_in_a_sentence():
 
 
 def test_a_switch_set_to_nothing_switches_nothing_off():
-    shown = "from bnnlib import fused; print(fused.AVAILABLE)"
+    shown = "from bnnlib.kernels import dispatch; print(dispatch.AVAILABLE)"
     assert run(shown, NUMBA_DISABLE_JIT="0").stdout.strip() == "True"

@@ -35,7 +35,7 @@ def python(*arguments: str, cache: Path, **variables: str) -> str:
 
 def everything(folder: Path, name: str, *processors: str) -> str:
     """All kernels compiled for `name`, run and compared; objects of them for the processors."""
-    script = str(ROOT / "tests" / "every_kernel.py")
+    script = str(ROOT / "tests" / "support" / "every_kernel.py")
     variables = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": ""}
     return python(script, str(TIMES), str(folder), *processors, cache=folder, **variables)
 
@@ -72,7 +72,7 @@ def test_every_kernel_equals_its_reference_with_avx2(tmp_path):
 
 @pytest.mark.skipif(not X86, reason="not an x86 processor")
 def test_a_host_s_features_mean_nothing_where_others_are_named(tmp_path):
-    script = str(ROOT / "tests" / "one_product.py")
+    script = str(ROOT / "tests" / "support" / "one_product.py")
     said = python(script, cache=tmp_path, NUMBA_CPU_FEATURES="-avx2")
     assert said == "True"
 
@@ -81,7 +81,7 @@ def test_a_host_s_features_mean_nothing_where_others_are_named(tmp_path):
 def arm(generic, tmp_path_factory) -> Path:
     """A folder with objects and assembly for ARM."""
     kernels, folder = generic[0] / "kernels", tmp_path_factory.mktemp("arm")
-    script = str(ROOT / "tests" / "foreign.py")
+    script = str(ROOT / "tests" / "support" / "foreign.py")
     triple = "aarch64-unknown-linux-gnu"
     python(script, str(kernels), str(folder), triple, *ARM, cache=folder)
     return folder

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-pieces = pytest.importorskip("bnnlib.kernels.cpu.thread_pool", reason="needs Numba", exc_type=ImportError)
+NAME = "bnnlib.kernels.cpu.thread_pool"
+pieces = pytest.importorskip(NAME, reason="needs Numba", exc_type=ImportError)
 numba = pytest.importorskip("numba")
 
 from bnnlib.kernels.cpu.parallel_for import in_parts  # noqa: E402

@@ -10,6 +10,7 @@ from benchmarks import bench_peer, peer
 from bnnlib import folding
 from bnnlib.kernels import reference
 from study import ROOT, bench, recipes
+from study.bench import __main__ as command
 from study.bench import baselines, plain_kernels, timing
 from study.bench.timing import Side, compare
 from study.train import runs
@@ -90,7 +91,7 @@ def test_the_median_is_of_the_fastest_as_numbers_on_all_threads():
 def test_the_command_leaves_a_whole_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "QUICK", bench.Plan((33,), (), 0, (), (), "smoke", 0.0))
     out = tmp_path / "kernels.json"
-    assert bench.main(["--plan", "quick", "--out", str(out)]) == 0
+    assert command.main(["--plan", "quick", "--out", str(out)]) == 0
     content = runs.read_record(out)
     check_rows(content["rows"])
     assert content["provenance"]["device"] == "cpu" and content["provenance"]["seconds"] > 0
@@ -101,7 +102,7 @@ def test_the_command_leaves_a_whole_file(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(bench, "matmul_rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        bench.main(["--plan", "quick", "--out", str(out)])
+        command.main(["--plan", "quick", "--out", str(out)])
     assert runs.read_record(out) == content and list(tmp_path.iterdir()) == [out]
 
 
@@ -138,7 +139,8 @@ def test_the_plain_kernel_equals_the_reference(m, n, k):
     words = reference.pack_signs(x), reference.pack_signs(w)
     wanted = reference.xnor_matmul(words[0], [words[1]], (n, k), None).numpy()
     assert np.array_equal(plain_kernels.multiply_float(x.numpy(), w.numpy()), wanted)
-    assert np.array_equal(plain_kernels.multiply_words(words[0].numpy(), words[1].numpy(), k), wanted)
+    found = plain_kernels.multiply_words(words[0].numpy(), words[1].numpy(), k)
+    assert np.array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("recipe", [recipes.MNIST_THEANO, recipes.CIFAR10_THEANO])
@@ -155,7 +157,10 @@ def test_the_float_network_gives_the_references_scores(recipe):
 def test_the_bound_takes_a_time_that_grows_with_the_work():
     plain_kernels.run_bound(64, 64, 64)  # compiles
     short, long = (
-        min(timing.seconds_of(lambda m=m: plain_kernels.run_bound(m, 1024, 1024), 1, "cpu") for _ in "123")
+        min(
+            timing.seconds_of(lambda m=m: plain_kernels.run_bound(m, 1024, 1024), 1, "cpu")
+            for _ in "123"
+        )
         for m in (4096, 32 * 4096)
     )
     assert long > 8 * short > 0

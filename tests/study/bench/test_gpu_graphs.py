@@ -13,6 +13,7 @@ from test_gpu import INTERPRETED, interpret, outside_the_interpreter  # noqa: E4
 from bnnlib import packed, xnor  # noqa: E402
 from bnnlib.kernels import gpu, gpu_b1  # noqa: E402
 from study import bench, recipes  # noqa: E402
+from study.bench import __main__ as command
 from study.bench import baselines, gpu_graphs, timing  # noqa: E402
 from study.train import runs  # noqa: E402
 
@@ -119,12 +120,12 @@ def test_the_file_so_far_is_there_when_a_measurement_is_cut_off(tmp_path, monkey
     monkeypatch.setattr(bench, "WARM_UP", bench.Plan((), (), 0, (), (), "smoke", 0.0))
     out = tmp_path / "kernels.json"
     with pytest.raises(KeyboardInterrupt):
-        bench.main(["--quick", "--out", str(out)])
+        command.main(["--quick", "--out", str(out)])
     assert not out.exists()
     content = runs.read_record(tmp_path / "kernels.json.partial")
     assert {row["what"] for row in content["rows"]} == {"33x33x33"}
     shapes.clear()
-    assert bench.main(["--quick", "--only", "squares", "33", "--out", str(out)]) == 0
+    assert command.main(["--quick", "--only", "squares", "33", "--out", str(out)]) == 0
     assert runs.read_record(out)["rows"] and list(tmp_path.iterdir()) == [out]
     assert 34 not in shapes
 

@@ -8,6 +8,7 @@ import tiny_sets
 from tiny_sets import CLOSED, REAL, assert_right, believe, put
 
 from study import ROOT, data
+from study.data import __main__ as command
 from study.data import sources, store
 
 REAL_FOLDER = ROOT / (os.environ.get("BNN_DATA") or "data")
@@ -101,7 +102,7 @@ def test_the_stand_in_of_svhn_is_a_small_one(monkeypatch):
 def test_command_line(folder, capsys):
     put(folder, "mnist")
     put(folder, "svhn-no-extra")
-    assert data.main([]) == data.UNAVAILABLE  # CIFAR-10 is missing, the others still come
+    assert command.main([]) == command.UNAVAILABLE  # CIFAR-10 is missing, the others still come
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         "mnist: train (30, 28, 28), test (10, 28, 28), SHA-256 ok, from: published files",
@@ -109,15 +110,15 @@ def test_command_line(folder, capsys):
         "from: published files",
     ]
     assert said.err.startswith("cifar10 could not be had: ")
-    assert data.main(["mnist"]) == 0
-    assert data.main(["imagenet"]) == 1
+    assert command.main(["mnist"]) == 0
+    assert command.main(["imagenet"]) == 1
 
 
 # Splits. The images are row numbers here, so that a split shows what it took.
 
 
 def numbered(name, size, monkeypatch):
-    monkeypatch.setattr(store, "SIZES", REAL["cached"]["SIZES"])
+    monkeypatch.setattr(store, "SIZES", REAL["store"]["SIZES"])
     labels = np.random.default_rng(0).integers(10, size=size, dtype=np.uint8)
     rows = np.arange(size)
     return data.Dataset(name, rows, labels, rows[:0], labels[:0], "here", "", stand_in=False)
@@ -195,7 +196,7 @@ def test_real_data(name, monkeypatch):
     monkeypatch.setenv("BNN_DATA", str(REAL_FOLDER))
     dataset = data.load(name)
     assert dataset.source == "cached form"
-    assert len(dataset.train_labels) == REAL["cached"]["SIZES"][name][0]
+    assert len(dataset.train_labels) == REAL["store"]["SIZES"][name][0]
     if name == "cifar10":
         assert np.array_equal(np.bincount(dataset.train_labels), [5000] * 10)
         assert np.array_equal(np.bincount(dataset.test_labels), [1000] * 10)

@@ -27,6 +27,7 @@ from tiny_sets import (
 
 from bnnlib import files
 from study import data
+from study.data import __main__ as command
 from study.data import sources, store
 
 
@@ -160,7 +161,7 @@ def test_a_full_disk_while_caching(folder, monkeypatch, capsys):
     monkeypatch.setattr(
         files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, ""))
     )
-    assert data.main(["svhn"]) == 1
+    assert command.main(["svhn"]) == 1
     error = capsys.readouterr().err
     assert error == "the disk that holds the data folder is full: free some space and try again\n"
     assert not list(folder.rglob("*.npy")) and not leftovers(folder)

@@ -37,8 +37,8 @@ def test_a_set_begins_with_the_shorter_one(count):
 def test_another_process_draws_the_same(name):
     images, labels = synthetic.draw(name, 7, "test", 300)
     code = (
-        "import sys; from bnnlib import standin; "
-        f"images, labels = standin.draw({name!r}, 7, 'test', 300); "
+        "import sys; from study.data import synthetic; "
+        f"images, labels = synthetic.draw({name!r}, 7, 'test', 300); "
         "sys.stdout.buffer.write(images.tobytes() + labels.tobytes())"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
@@ -69,7 +69,7 @@ def test_every_font_draws_ten_different_digits():
     cells = synthetic._atlas().reshape(len(synthetic.FONTS), 10, -1)
     inside = (cells > 0).sum(axis=2)
     assert inside.min() > 20 and inside.max() < synthetic.SIDE**2 / 3
-    assert cells.reshape(-1, synthetic.SIDE, synthetic.SIDE)[:, [0, -1]].max() < 0  # inside the cell
+    assert cells.reshape(-1, synthetic.SIDE, synthetic.SIDE)[:, [0, -1]].max() < 0
     for font in cells:
         assert len(np.unique(font > 0, axis=0)) == 10
 

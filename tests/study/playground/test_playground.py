@@ -298,7 +298,7 @@ def test_a_training_that_diverges_says_so(panel, monkeypatch):
     def diverge(*_):
         raise FloatingPointError("playground: the training loss is nan")
 
-    monkeypatch.setattr(panels.train, "run", diverge)
+    monkeypatch.setattr(panels.runner, "run", diverge)
     panel.start.click()
     assert "the training loss is nan" in panel.status.value
     assert panel.picture.value == "" and not panel.start.disabled

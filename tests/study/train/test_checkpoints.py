@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -37,7 +38,7 @@ from pathlib import Path
 import test_checkpoints as t
 
 def train(path):
-    t.fit.fit(t.NOISY, training, 3, "cpu", Path(path))
+    t.loop.fit(t.NOISY, training, 3, "cpu", Path(path))
 
 def live(seconds):
     process = os.fork()
@@ -121,7 +122,7 @@ def test_a_run_interrupted_at_many_steps_ends_as_one_that_never_was(
 
 
 def test_a_run_killed_at_random_moments_ends_as_one_that_never_was(tmp_path):
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     alone = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     lives = subprocess.run(
         [sys.executable, "-c", LIVES],

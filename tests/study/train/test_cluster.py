@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-import bnnlib
-from study import data, recipes
+from study import data, recipes, train
+from study.train import __main__ as command
 from study.train import cluster, cluster_progress, runner, runs, same_platform
 from tests.support import dask_processes
 from tests.support.dask_processes import Meanwhile, measured, wait_for
@@ -23,7 +23,7 @@ PAIRS = [(TINY, 0), (TINY, 1), (recipes.at_profile(recipes.GRADIENTS_BASELINE, "
 LONG = replace(TINY, epochs=8)
 KEEP_EACH_STEP = """
 import time
-from bnnlib import checkpoints
+from study.train import checkpoints
 checkpoints.EVERY, checkpoints.SHARE = 0, 1e9
 checkpoints.real = getattr(checkpoints, "real", checkpoints.save)
 checkpoints.save = lambda *state: (checkpoints.real(*state), time.sleep(0.04))
@@ -146,7 +146,7 @@ def test_nothing_listens_but_on_loopback(here):
 
 
 def train_on(address: str) -> int:
-    return runner.main(["mnist-theano", "--profile", "smoke", "--cluster", address])
+    return command.main(["mnist-theano", "--profile", "smoke", "--cluster", address])
 
 
 @pytest.mark.parametrize(
@@ -158,13 +158,13 @@ def train_on(address: str) -> int:
             "has sources ffffffffffff and should have ",
         ),
         (
-            "inputs.SMOKE_IMAGES['train'] = 1300",
-            "inputs.SMOKE_IMAGES['train'] = 1200",
+            "training_data.SMOKE_IMAGES['train'] = 1300",
+            "training_data.SMOKE_IMAGES['train'] = 1200",
             "has mnist data ",
         ),
         (
-            "agreement.kept, agreement.version = agreement.version, lambda _: '1.0'",
-            "agreement.version = agreement.kept",
+            "same_platform.kept, same_platform.version = same_platform.version, lambda _: '1.0'",
+            "same_platform.version = same_platform.kept",
             "has torch 1.0 and should have 2.",
         ),
         (
@@ -175,8 +175,8 @@ def train_on(address: str) -> int:
     ],
 )
 def test_a_worker_that_differs_is_refused_before_any_work(here, change, undo, sentence, capsys):
-    forget = "from bnnlib import agreement, inputs, runs\n"
-    forget += "agreement.facts.cache_clear(), inputs._dataset.cache_clear()\n"
+    forget = "from study.data import training_data\nfrom study.train import runs, same_platform\n"
+    forget += "same_platform.facts.cache_clear(), training_data._dataset.cache_clear()\n"
     worker = list(here.nthreads())[1]
     here.run(exec, forget + change, {}, workers=[worker])
     try:
@@ -192,7 +192,7 @@ def test_a_late_worker_that_differs_is_sent_away(apart, alone, capsys):
     """Its run, which it gets first, goes to another one."""
     agreed = same_platform.agree(apart, (TINY,), "smoke")
     late = list(apart.nthreads())[0]
-    code = "from bnnlib import cluster; facts = cluster.facts\n"
+    code = "from study.train import cluster; facts = cluster.facts\n"
     code += "cluster.facts = lambda *asked: facts(*asked) | {'torch': '1.0'}"
     apart.run(exec, code, {}, workers=[late])
     path = runs.fresh_path(TINY, "cpu", 0)
@@ -239,7 +239,7 @@ def test_an_address_where_no_scheduler_answers_is_refused(answer, monkeypatch, c
     ],
 )
 def test_the_command_refuses_in_one_sentence(arguments, sentence, capsys):
-    assert runner.main(["--all", "--profile", "smoke", *arguments]) == 2
+    assert command.main(["--all", "--profile", "smoke", *arguments]) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
 
@@ -247,7 +247,7 @@ def test_the_command_refuses_in_one_sentence(arguments, sentence, capsys):
 def test_without_dask_the_command_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.delitem(sys.modules, "study.train.cluster")
-    monkeypatch.delattr(bnnlib, "cluster")
+    monkeypatch.delattr(train, "cluster")
     assert train_on("tcp://127.0.0.1:1") == 2
     assert "pip install -e '.[cluster]'" in capsys.readouterr().err
 

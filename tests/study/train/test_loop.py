@@ -10,7 +10,6 @@ from bnnlib import models
 from bnnlib.binarize import Binarization
 from bnnlib.rounding import Rounding
 from study import recipes
-from study.data import training_data
 from study.data.training_data import Images, training_data
 from study.train import build, checkpoints, loop
 
@@ -198,7 +197,7 @@ def test_a_negative_seed_and_a_batch_above_the_data_are_refused(training):
     with pytest.raises(ValueError, match="seed must not be negative, got -1"):
         loop.fit(SMOKE, training, seed=-1)
     with pytest.raises(ValueError, match="a batch is larger"):
-        training_data.training_data(replace(SMOKE, train_images=50), "smoke")
+        training_data(replace(SMOKE, train_images=50), "smoke")
 
 
 def test_the_returned_network_is_in_evaluation_mode(training):

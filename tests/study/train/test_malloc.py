@@ -16,7 +16,7 @@ from study.train import malloc, runner
 MEASURE = """
 import resource
 import torch
-from bnnlib import memory
+from study.train import malloc
 
 def block():
     return torch.ones(100 * 2**18)
@@ -31,7 +31,7 @@ def held():
 
 pages()
 before = held()
-with memory.kept():
+with malloc.kept():
     pages()
     print(pages(), held() - before)
 print(held() - before)
@@ -79,7 +79,7 @@ def test_a_network_trains_within(monkeypatch, tmp_path):
         told.append("trained")
         raise Trained
 
-    monkeypatch.setattr(runner.memory, "kept", kept)
+    monkeypatch.setattr(runner.malloc, "kept", kept)
     monkeypatch.setattr(runner.fit, "fit", trained)
     monkeypatch.setattr(runner.runs, "FRESH", tmp_path)
     with pytest.raises(Trained):

@@ -13,8 +13,9 @@ from study import ROOT
 from study.train import progress
 
 TRAIN = """
-from bnnlib import recipes, train
-_ = train.run(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), "smoke", 0)
+from study import recipes
+from study.train import runner
+_ = runner.run(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), "smoke", 0)
 """
 
 

@@ -40,6 +40,7 @@ def test_a_path_may_be_a_string(tmp_path):
     runs.write_record(str(tmp_path / "record.json"), record)
     assert runs.read_record(str(tmp_path / "record.json"))["schema"] == runs.SCHEMA
     (tmp_path / "broken").write_text("no network")
-    for read, kind in ((runs.read_record, "run record"), (network_file.load_network, "network file")):
+    readers = {"run record": runs.read_record, "network file": network_file.load_network}
+    for kind, read in readers.items():
         with pytest.raises(ValueError, match=f"broken .*is no intact {kind}"):
             read(str(tmp_path / "broken"))

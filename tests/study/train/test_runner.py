@@ -6,8 +6,9 @@ import pytest
 
 from bnnlib import network_file
 from study import data, recipes
-from study.data import training_data
+from study.data import training_data as inputs
 from study.data.training_data import training_data
+from study.train import __main__ as command
 from study.train import checkpoints, estimate, loop, runner, runs
 
 SMOKE = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
@@ -57,10 +58,10 @@ def test_a_finished_run_is_not_repeated_and_an_edited_one_is_refused(fresh, monk
 
 def test_a_run_on_other_data_is_repeated(fresh, monkeypatch):
     first = runner.run(SMOKE, "smoke", 0)
-    monkeypatch.setattr(training_data, "SMOKE_IMAGES", {"train": 1300, "test": 300})
-    training_data._dataset.cache_clear()
+    monkeypatch.setattr(inputs, "SMOKE_IMAGES", {"train": 1300, "test": 300})
+    inputs._dataset.cache_clear()
     second = runner.run(SMOKE, "smoke", 0)
-    training_data._dataset.cache_clear()
+    inputs._dataset.cache_clear()
     assert first["provenance"]["data"] != second["provenance"]["data"]
 
 
@@ -96,7 +97,7 @@ def test_without_retraining_only_what_exists_is_returned(fresh):
     ],
 )
 def test_the_command_refuses_in_one_sentence(arguments, sentence, capsys):
-    assert runner.main(arguments) == 2
+    assert command.main(arguments) == 2
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
@@ -104,7 +105,7 @@ def test_the_command_refuses_in_one_sentence(arguments, sentence, capsys):
 
 def test_the_command_trains_and_names_itself_in_the_record(fresh, capsys, monkeypatch):
     monkeypatch.setenv("BNN_COMMAND", "")
-    assert runner.main(["mnist-theano", "--profile", "smoke", "--seeds", "2"]) == 0
+    assert command.main(["mnist-theano", "--profile", "smoke", "--seeds", "2"]) == 0
     assert capsys.readouterr().out.count("% test error") == 2
     (record,) = [json.loads(p.read_text()) for p in fresh.rglob("*-seed1.json")]
     assert record["provenance"]["command"].startswith("python -m study.train mnist-theano")
@@ -116,7 +117,7 @@ def test_the_command_trains_on_no_stand_in_by_surprise(fresh, monkeypatch, capsy
 
     monkeypatch.setattr(data, "load", offline)
     runner._missing.cache_clear()
-    assert runner.main(["mnist-theano", "--profile", "quick"]) == 2
+    assert command.main(["mnist-theano", "--profile", "quick"]) == 2
     assert "mnist could not be had" in capsys.readouterr().err
 
 
@@ -213,7 +214,7 @@ def test_a_recipe_without_data_is_told_from_one_that_can_train(monkeypatch):
 
 
 def test_all_works_through_the_queue_and_says_what_is_left(fresh, short, capsys):
-    assert runner.main(["--all", "--profile", "smoke"]) == 0
+    assert command.main(["--all", "--profile", "smoke"]) == 0
     lines = capsys.readouterr().out.splitlines()
     results = [line for line in lines if "% test error" in line]
     assert [line.split(" seed 0: ")[0] for line in results] == [
@@ -232,7 +233,7 @@ def test_a_run_that_fails_does_not_keep_the_others_from_training(fresh, short, c
         return real(recipe, *arguments)
 
     monkeypatch.setattr(loop, "fit", fail_on_mnist)
-    assert runner.main(["--all", "--profile", "smoke"]) == 1
+    assert command.main(["--all", "--profile", "smoke"]) == 1
     said = capsys.readouterr()
     assert said.err == "mnist-theano seed 0 failed: mnist-theano: the training loss is nan\n"
     assert "gradients-baseline seed 0: " in said.out
@@ -251,7 +252,7 @@ def test_a_run_that_would_not_end_in_time_is_not_begun(fresh, short, capsys, mon
     monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(estimate, "seconds", needed)
     monkeypatch.setattr(runner, "run", run)
-    assert runner.main(["--all", "--profile", "smoke", "--seeds", "2", "--budget-min", "30"]) == 1
+    assert command.main(["--all", "--profile", "smoke", "--seeds", "2", "--budget-min", "30"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "mnist-theano seed 0: 1.00 % test error",
         "gradients-baseline seed 0: 1.00 % test error",
@@ -266,7 +267,7 @@ def test_when_the_time_is_up_nothing_more_is_measured(fresh, short, capsys, monk
     runner.run(SMOKE, "smoke", 0)
     monkeypatch.setattr(runner.time, "monotonic", iter(range(0, 10_000, 1000)).__next__)
     monkeypatch.setattr(estimate, "seconds", lambda *_: pytest.fail("measured"))
-    assert runner.main(["--all", "--profile", "smoke", "--budget-min", "5"]) == 1
+    assert command.main(["--all", "--profile", "smoke", "--budget-min", "5"]) == 1
     assert capsys.readouterr().out.endswith("left: gradients-baseline seed 0\n")
 
 
@@ -284,7 +285,7 @@ def test_an_interrupt_says_what_is_true(checkpoints_kept, told, fresh, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "_end_epoch", interrupted)
-    assert runner.main([SMOKE.name, "--profile", "smoke"]) == 130
+    assert command.main([SMOKE.name, "--profile", "smoke"]) == 130
     assert told in capsys.readouterr().err
 
 

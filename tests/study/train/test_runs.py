@@ -1,6 +1,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -87,10 +88,10 @@ def test_the_hash_does_not_depend_on_how_a_python_version_cuts_f_strings():
 
 
 def imported(source: Path) -> set[Path]:
-    """The modules of bnnlib that one of its modules imports, at its top or in a function."""
+    """Our modules that one of its modules imports, at its top or in a function."""
     found = set()
     for node in ast.walk(ast.parse(source.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "bnnlib":
+        if isinstance(node, ast.ImportFrom) and re.match("bnnlib|study", node.module or ""):
             module = runs.ROOT.joinpath(*node.module.split("."))
             found |= {module, *(module / alias.name for alias in node.names)}
     return {path for name in found if (path := name.with_suffix(".py")).exists()}
@@ -98,10 +99,9 @@ def imported(source: Path) -> set[Path]:
 
 def test_every_module_that_training_imports_is_hashed_or_bound_otherwise():
     # by the data's hash, by the resolved recipe; no numbers; tested to change none
-    bound = {"data", "recipe", "recipes", "runs", "checkpoints"}
-    bound |= {"cpu"}  # exact: test_cpu_kernels holds it to the reference by equality
+    bound = {"recipe", "runs", "checkpoints"}
     hashed = runs.determining_sources()
-    assert runs.ROOT / "bnnlib" / "fit.py" in hashed
+    assert runs.ROOT / "study" / "train" / "loop.py" in hashed
     for source in hashed:
         missing = {path for path in imported(source) if path.stem not in bound} - set(hashed)
         assert not missing, source.name
@@ -109,7 +109,7 @@ def test_every_module_that_training_imports_is_hashed_or_bound_otherwise():
 
 def test_every_hashed_module_exists():
     for module in runs.DETERMINING:
-        assert list((runs.ROOT / "bnnlib").glob(f"{module}.py")), module
+        assert list(runs.ROOT.glob(f"{module}.py")), module
 
 
 def test_what_runs_are_bound_to_is_json():

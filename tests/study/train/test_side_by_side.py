@@ -19,7 +19,8 @@ NAMES = ("open-baseline", "mnist-theano-first-epoch")
 PAIRS = [(recipes.at_profile(recipes.by_name(name), "smoke"), 0) for name in NAMES]
 COMMAND = "make reproduce PROFILE=smoke"
 CALL = """
-from bnnlib import recipes, side_by_side
+from study import recipes
+from study.train import side_by_side
 recipe = recipes.at_profile(recipes.by_name("open-baseline"), "smoke")
 print(side_by_side.work_through([(recipe, seed) for seed in range(40)], "smoke", 2, "make"))
 """

@@ -1,0 +1,51 @@
+"""Time packed products and networks beside the machine's fastest float32 ones.
+
+    python -m study.bench [--plan PLAN] [--only KIND SIZE] [--out FILE]
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bnnlib.files import print_anywhere
+from study.bench import PLANS, SIZES, Plan, kind, path, run
+from study.bench.timing import show
+from study.train import runs
+
+
+def main(arguments: list[str] | None = None) -> int:
+    description = __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m study.bench", description=description)
+    parser.add_argument("--plan", choices=PLANS, default="full", help="quick: smaller shapes")
+    parser.add_argument(
+        "--only", nargs=2, metavar=("KIND", "SIZE"), help=f"KIND: {', '.join(SIZES)}"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of results/bench/")
+    options = parser.parse_args(arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    target = options.out or path(kind(device))
+    partial = target.with_name(f"{target.name}.partial")  # lost is at most the shape at hand
+    keep = lambda content: runs.write_record(partial, content)  # noqa: E731
+    content = run(_plan(options), device, show, keep)
+    content["provenance"]["command"] = f"python -m study.bench --plan {options.plan}"
+    runs.write_record(target, content)
+    partial.unlink(missing_ok=True)
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """The whole plan, or of it one kind of measurement of one size."""
+    plan = PLANS[options.plan]
+    if not options.only:
+        return plan
+    kind, size = options.only
+    empty = {name: () for name in SIZES}
+    return replace(plan, **(empty | {kind: (int(size),)}))
+
+
+if __name__ == "__main__":
+    print_anywhere()
+    sys.exit(main())

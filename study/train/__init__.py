@@ -1,0 +1,1 @@
+"""Training: networks and optimizers from recipes, the loop, runs, their records and provenance."""
