@@ -92,7 +92,7 @@ def test_every_kernel_is_compiled_for_arm(arm):
 
 
 def innermost(assembly: str, instruction: str) -> list[list[str]]:
-    """The loops with that instruction that hold no other loop."""
+    """Loops with that instruction that hold no other loop."""
     lines, loops = assembly.splitlines(), []
     for end, line in enumerate(lines):
         jump = re.match(r"\s+(?:b\.\w+|cbn?z\s+\w+,)\s*(\.L\w+)", line)
@@ -104,7 +104,8 @@ def innermost(assembly: str, instruction: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("processor", ARM)
 @pytest.mark.parametrize(("instruction", "times"), [("uadalp", {8, 16}), ("tbl", {16, 32})])
-def test_arm_counts_and_looks_up_in_registers(arm, processor, instruction, times):
+def test_arm_counts_and_looks_up_with_its_own_instructions(arm, processor, instruction, times):
+    """And keeps the sums of one row in registers; those of two rows do not always all fit."""
     files = list(arm.glob(f"bnnlib.kernels.cpu.xnor_product.matmul.*.{processor}.s"))
     loops = [loop for file in files for loop in innermost(file.read_text(), instruction)]
     found = [sum(instruction in line for line in loop) for loop in loops]
