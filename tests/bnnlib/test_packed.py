@@ -269,10 +269,7 @@ class Own(torch.nn.Module):
     [
         (torch.nn.Sequential(BinaryConv2d(3, 8), BatchNorm(8)), "layer 0 is a BinaryConv2d: .*beg"),
         (torch.nn.Sequential(), "last layers are no BinaryLinear"),
-        (
-            torch.nn.Sequential(*own_mlp()[:2], BinaryLinear(784, 10), BatchNorm(10)),
-            "of one binary",
-        ),
+        (own_mlp()[:2].extend([BinaryLinear(784, 10), BatchNorm(10)]), "of one binary"),
         (Own(), r"in one nn\.Sequential, not a Own"),
         (own_mlp(last=False), "last layers are no BinaryLinear"),
         (own_mlp()[:5], "last layers are no BinaryLinear"),

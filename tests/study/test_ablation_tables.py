@@ -1,8 +1,7 @@
 import pytest
 from hand_made import record, seeds
 
-from bnnlib import ablation_tables
-from study import recipes
+from study import ablation_tables, recipes
 from study.evidence import answer
 
 
