@@ -55,6 +55,14 @@ def show(frame: pd.DataFrame) -> None:
         display(HTML(frame.to_html(index=False, border=0, justify="left", na_rep="")))
 
 
+def fold(frame: pd.DataFrame, title: str) -> None:
+    """Display a table under its title, folded away; an empty one not at all."""
+    if len(frame):
+        with pd.option_context("display.max_colwidth", None):
+            table = frame.to_html(index=False, border=0, justify="left", na_rep="")
+        display(HTML(f"<details><summary>{title}</summary>{table}</details>"))
+
+
 def show_source(*objects) -> None:
     """Display the real source of functions or classes, so that page and code cannot differ."""
     sources = [f"# {item.__module__}\n{inspect.getsource(item)}" for item in objects]

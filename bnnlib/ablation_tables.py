@@ -1,0 +1,64 @@
+"""Tables and sentences of notebooks 02 and 03: tests by draws, and where experiments disagree."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bnnlib.evidence import Result
+from bnnlib.outcomes import spread
+from bnnlib.verdicts import interval
+
+
+def both_ways(records: Sequence[dict]) -> pd.DataFrame:
+    """Test error of stochastic recipes by their signs and by the mean of many draws.
+
+    Runs that were not tested by draws, because nothing in them is drawn or because their record is
+    older than that test, are left out.
+    """
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for run in records:
+        if "averaged_test_error" in run:
+            groups.setdefault((run["recipe"]["name"], run["profile"]), []).append(run)
+    rows = [
+        {
+            "recipe": name,
+            "profile": profile,
+            "tested by signs (%)": spread(run["test_error"] for run in group),
+            "by the mean of draws (%)": spread(run["averaged_test_error"] for run in group),
+            "draws": group[0]["averaged_draws"],
+            "n": len(group),
+        }
+        for (name, profile), group in groups.items()
+    ]
+    columns = ["recipe", "profile", "tested by signs (%)", "by the mean of draws (%)", "draws", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def disagreement(one: Result, other: Result) -> list[str]:
+    """A sentence if two claims on the same change have effects of opposite signs, else none.
+
+    Both claims name the changed recipe first, and its baseline second.
+    """
+    effects = [result.difference for result in (one, other)]
+    if None in effects or effects[0] * effects[1] >= 0:
+        return []
+    pages = [f"notebook {result.claim.notebook[:2]}" for result in (one, other)]
+    parts = [f"{_effect(r)} in {page}" for r, page in zip((one, other), pages, strict=True)]
+    how = "disagree" if _apart(one, other) else "point in opposite directions, but not surely so"
+    return [
+        f"**Two experiments {how}.** The same exchange changes the test error by {parts[0]} "
+        f"and by {parts[1]}; their networks, dropout and lengths differ."
+    ]
+
+
+def _effect(result: Result) -> str:
+    conditions = ", ".join(filter(None, [result.interval, *sorted(result.profiles), result.grade]))
+    return f"{result.difference:+.2f} points ({conditions})"
+
+
+def _apart(one: Result, other: Result) -> bool:
+    """Whether the two intervals have no point in common."""
+    if min(map(len, (one.values, one.reference, other.values, other.reference))) < 2:
+        return False
+    (low, high), (low2, high2) = (interval(r.values, r.reference) for r in (one, other))
+    return high < low2 or high2 < low

@@ -1,0 +1,56 @@
+import pytest
+from hand_made import record, seeds
+
+from bnnlib import ablation_tables, recipes
+from bnnlib.evidence import answer
+
+
+def shift(one, other):
+    """Sentences on notebooks 03 and 07 with these errors; their baselines have 2.0 to 2.2."""
+    results = []
+    for claim, name, errors in (
+        ("shift_both", "shift-both", one),
+        ("gap_mnist_shift", "gaps-mnist-shift", other),
+    ):
+        group = name.rpartition("-")[0]
+        runs = seeds(recipes.by_name(name), "evening", *errors)
+        runs += seeds(recipes.by_name(f"{group}-baseline"), "evening", 2.0, 2.1, 2.2)
+        results.append(answer(claim, runs))
+    return ablation_tables.disagreement(*results)
+
+
+def test_opposite_effects_are_told_and_clear_ones_disagree():
+    (line,) = shift((1.5, 1.6, 1.7), (4.0, 4.1, 4.2))
+    assert "disagree." in line
+    assert "-0.50 points" in line and "+2.00 points" in line
+    assert "notebook 03" in line and "notebook 07" in line
+
+
+def test_what_chance_allows_is_no_disagreement():
+    (line,) = shift((1.0, 2.0, 3.0), (2.0, 2.1, 2.3))
+    assert "not surely so" in line
+    (line,) = shift((1.9,), (4.0,))
+    assert "not surely so" in line
+
+
+def test_effects_of_one_sign_need_no_sentence():
+    assert shift((2.5, 2.6, 2.7), (4.0, 4.1, 4.2)) == []
+    assert shift((), (4.0, 4.1)) == []
+
+
+def test_stochastic_recipes_are_shown_both_ways():
+    arm = recipes.GRADIENTS_STOCHASTIC_WEIGHTS
+    averaged = {"averaged_test_error": 3.5, "averaged_draws": 16}
+    runs = [record(arm, "evening", seed, 4.0) | averaged for seed in (0, 1)]
+    runs.append(record(recipes.GRADIENTS_BASELINE, "evening", 0, 2.0))
+    (row,) = ablation_tables.both_ways(runs).to_dict("records")
+    assert row["tested by signs (%)"].startswith("4.00")
+    assert row["by the mean of draws (%)"].startswith("3.50")
+    assert (row["draws"], row["n"]) == (16, 2)
+    assert ablation_tables.both_ways([]).empty
+
+
+@pytest.mark.parametrize("claims", [("shift_both", "gap_mnist_shift")])
+def test_both_claims_name_the_changed_recipe_first(claims):
+    for name in claims:
+        assert answer(name, []).claim.recipes[1].endswith("-baseline")
