@@ -7,7 +7,7 @@ from torch import nn
 from benchmarks import bench_rules, bench_training, plain
 from bnnlib import models
 from study import ROOT, bench, recipes
-from study.train import build, loop
+from study.train import build, loop, runs
 
 
 def twins(name: str) -> tuple[nn.Sequential, nn.Sequential]:
@@ -116,3 +116,20 @@ def test_quick_s_shift_based_recipes_are_printed_and_kept_nowhere(tmp_path, monk
 
 def test_the_steps_of_old_and_new_rules_are_real_ones():
     assert min(bench_rules.measure(ROOT, "mnist-torch7", "smoke", 2)) > 0
+
+
+def test_training_s_file_so_far_is_there_when_it_is_cut_off(monkeypatch, tmp_path):
+    def in_a_process(side, name, steps, kept):
+        if name == "convnet":
+            raise KeyboardInterrupt
+        return {"seconds": [0.1, 0.1, 0.1], "peak_mb": 1.0}
+
+    monkeypatch.setattr(bench_training, "in_a_process", in_a_process)
+    monkeypatch.setattr(bench, "path", lambda kind, what: tmp_path / f"{what}.json")
+    monkeypatch.setattr("sys.argv", ["bench_training", "--rounds", "1"])
+    with pytest.raises(KeyboardInterrupt):
+        bench_training.main()
+    rows = runs.read_record(tmp_path / "training.json.partial")["rows"]
+    assert {row["network"] for row in rows} == {"mlp"}
+    assert {row["memory_kept"] for row in rows} == {False, True}
+    assert len(bench_training.compare("mlp", 1, 1, "cuda")) == 2  # nothing is kept by a GPU

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import expect
-from tests.test_pages_in_browser import ALL_BUT_CONTRAST, DESK, FAINT, PHONE, serious, sideways
+from test_pages_in_browser import ALL_BUT_CONTRAST, DESK, FAINT, PHONE, serious, sideways
 
 from bnnlib import packed
 from study.playground.model import as_mnist
