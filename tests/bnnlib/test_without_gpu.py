@@ -72,7 +72,7 @@ def test_pooling_away_from_the_cpu_has_no_copies_to_and_fro():
 
 def test_filters_away_from_the_cpu_and_their_gradients_lie_channels_last():
     recipe = recipes.at_profile(recipes.CIFAR10_THEANO, "smoke")
-    network = models.on_device(build.build_network(recipe, 0), "meta")
+    network = build.on_device(build.build_network(recipe, 0), "meta")
     network(torch.empty(4, 3, 32, 32, device="meta", dtype=torch.uint8)).sum().backward()
     for layer in models.binary_layers(network).values():
         if layer.weight.dim() == 4:
@@ -101,7 +101,7 @@ def test_nothing_waits_for_the_device_inside_an_evaluation(monkeypatch):
 
 
 def test_no_gradients_are_kept_for_kernels_of_another_device():
-    network = models.on_device(build.build_network(SMOKE, 0), "meta")
+    network = build.on_device(build.build_network(SMOKE, 0), "meta")
     for parameter in network.parameters():
         parameter.grad = torch.empty_like(parameter)
     build.build_optimizer(SMOKE, network).zero_grad()
