@@ -51,7 +51,7 @@ def test_an_estimate_does_not_count_the_first_evaluation(monkeypatch):
         calls.append(len(split.images))
         clock[0] += 1.0 if len(calls) == 1 else 0.001
 
-    monkeypatch.setattr(estimate.fit, "evaluate", evaluate)
+    monkeypatch.setattr(estimate.loop, "evaluate", evaluate)
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: clock[0])
     estimate.pace.cache_clear()
     _, image = estimate.pace(SMOKE, "smoke", "cpu")
@@ -120,7 +120,7 @@ def test_measurements_of_a_gpu_are_kept_by_its_capability(monkeypatch, tmp_path)
     assert bench.kind("cuda") == "cuda-sm90"
     folder = tmp_path / "results" / "bench"
     monkeypatch.setattr(bench, "ROOT", tmp_path)
-    for kind in ("cuda-sm90", "cuda-sm80", "cpu"):
+    for kind in ("cuda-sm90", "cuda-sm80", "cpu-generic"):
         bench.runs.write_record(folder / f"kernels-{kind}.json", {"schema": bench.runs.SCHEMA})
-    assert list(bench.committed()) == ["cpu", "cuda-sm80", "cuda-sm90"]
+    assert list(bench.committed()) == ["cpu-generic", "cuda-sm80", "cuda-sm90"]
     assert list(bench.committed("training")) == []

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from test_without_gpu import Operators
 from tqdm import tqdm
 
-from bnnlib import functional, models, numerics, optim
+from bnnlib import functional, numerics, optim
 from bnnlib.binarize import Binarization
 from bnnlib.functional import TensorCoreProduct, Values
 from bnnlib.rounding import Rounding
