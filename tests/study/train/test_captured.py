@@ -156,6 +156,11 @@ def test_sums_of_signs_that_are_no_integers_are_found_by_layer(monkeypatch):
     assert not any(layer._forward_hooks for layer in state.network)
 
 
+# Operators that look at memory in another way, and launch nothing
+VIEWS = {"view", "detach", "alias", "as_strided", "t", "transpose", "expand", "unsqueeze", "squeeze"}
+VIEWS |= {"select", "slice", "permute", "_unsafe_view", "unbind", "split"}
+
+
 @pytest.mark.parametrize("name", ["mnist-theano", "mnist-torch7-code", "cifar10-torch7"])
 def test_a_step_at_paper_size_waits_for_nothing(name, monkeypatch):
     """On the meta device whatever reads a number raises."""
@@ -173,7 +178,8 @@ def test_a_step_at_paper_size_waits_for_nothing(name, monkeypatch):
         step = Captured(state, recipe, split, Called)
         made = len(called.names)
         step.step()
-    assert step.losses.is_meta and 0 < len(called.names) - made < 1500
+    launched = [name for name in called.names[made:] if name.split(".")[0] not in VIEWS]
+    assert step.losses.is_meta and 0 < len(launched) < 1500
     with pytest.raises(RuntimeError, match="meta"):
         step.losses.sum().item()
 
