@@ -21,7 +21,7 @@ DECODING += (RecursionError, zlib.error, tarfile.TarError, tokenize.TokenError)
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write that gets its name once all of it is on disk; two writers can't collide."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

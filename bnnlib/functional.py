@@ -1,7 +1,7 @@
 """Products of binarized layers: fast on a CPU, where signs are worth it, and plain torch elsewhere.
 
 Latent weights lie in memory as (taps, inputs, outputs), whatever their torch shape, so that kernels
-and optimizer walk through them in a line: `latent` makes them.
+and optimizer walk through them in a line: `empty_latent_weight` makes them.
 """
 
 from enum import StrEnum
@@ -22,7 +22,7 @@ LARGEST_SUM = 32767  # of an int16
 EXACT = (torch.float32, torch.float64)  # of numbers whose sums are integers
 
 
-class Values(StrEnum):
+class InputValues(StrEnum):
     """What the input of a layer holds."""
 
     REAL = "real"
@@ -39,7 +39,7 @@ def arithmetic(device: str) -> str:
     return "exact forward on bits, float32 backward by look-up" if fast else "float32"
 
 
-def latent(shape: tuple[int, ...]) -> Tensor:
+def empty_latent_weight(shape: tuple[int, ...]) -> Tensor:
     """An uninitialized weight (out, in) or (out, in, 3, 3) whose memory is (3, 3, in, out)."""
     memory = torch.empty(*shape[2:], shape[1], shape[0])
     return memory.movedim((-1, -2), (0, 1))
@@ -56,7 +56,7 @@ def laid_out(weight: Tensor) -> Tensor:
     return weight.contiguous(memory_format=torch.channels_last)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: InputValues) -> Tensor:
     """x (B, in), weight (out, in), bias (out,) -> x sign(weight)^T + bias, (B, out).
 
     weight: latent, or drawn signs, float32 or float64; so are the sums, under torch.autocast, too,
@@ -76,7 +76,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Te
     return F.linear(x, binarize(weight, cancel=False), bias)
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: InputValues) -> Tensor:
     """x (B, C, H, W), weight (out, C, 3, 3) -> 3x3 convolution with its signs, zero padding 1.
 
     All else as in `linear`. torch's convolution gets drawn signs in the order in which torch would
@@ -92,7 +92,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Te
     if _on_tensor_cores(x, values):
         sums = TensorCoreProduct.apply(x, weight, signs_of(weight))
         return sums if bias is None else sums + bias[:, None, None]
-    x = x.contiguous() if values is Values.DRAWN else x
+    x = x.contiguous() if values is InputValues.DRAWN else x
     return F.conv2d(x, binarize(weight, cancel=False), bias, padding=1)
 
 
@@ -105,9 +105,9 @@ def _require_exact(weight: Tensor) -> None:
         )
 
 
-def _on_tensor_cores(x: Tensor, values: Values) -> bool:
+def _on_tensor_cores(x: Tensor, values: InputValues) -> bool:
     """Whether a GPU's tensor cores sum this layer without loss: what it reads is signs."""
-    return x.device.type == "cuda" and values is not Values.REAL
+    return x.device.type == "cuda" and values is not InputValues.REAL
 
 
 class TensorCoreProduct(torch.autograd.Function):
@@ -141,12 +141,12 @@ def sums(x: Tensor, signs: Tensor) -> Tensor:
         return F.linear(x, signs) if signs.dim() == 2 else F.conv2d(x, signs, padding=1)
 
 
-def _pays(x: Tensor, weight: Tensor, values: Values, positions: int) -> bool:
+def _pays(x: Tensor, weight: Tensor, values: InputValues, positions: int) -> bool:
     """Whether the look-up products apply, and are worth their overhead."""
-    largest = weight[0].numel() * (2 if values is Values.DROPPED else 1)
+    largest = weight[0].numel() * (2 if values is InputValues.DROPPED else 1)
     return (
         dispatch.AVAILABLE
-        and values is not Values.REAL
+        and values is not InputValues.REAL
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and largest <= LARGEST_SUM
@@ -155,9 +155,10 @@ def _pays(x: Tensor, weight: Tensor, values: Values, positions: int) -> bool:
     )
 
 
-def _look_up(x: Tensor, weight: Tensor, values: Values) -> Tensor:
+def _look_up(x: Tensor, weight: Tensor, values: InputValues) -> Tensor:
     again = x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    return SignProduct.apply(x, Place.apply(x) if again else None, weight, values is Values.DROPPED)
+    place = Place.apply(x) if again else None
+    return SignProduct.apply(x, place, weight, values is InputValues.DROPPED)
 
 
 class Place(torch.autograd.Function):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Normalization
-from bnnlib.models import Parts, binary_layers, build
+from bnnlib.models import LayerFactory, binary_layers, build
 
 
 def pack_bits(bits: Tensor) -> Tensor:
@@ -82,9 +82,16 @@ def _from_shape(shape: dict, tensors: dict[str, Tensor]) -> nn.Sequential:
     if activations is Binarization.STOCHASTIC:  # noise acts in training only
         activations = Binarization.DETERMINISTIC
     batch_norm = Normalization(shape.get("batch_norm", "exact"))  # older files have no such word
-    parts = Parts(Binarization.DETERMINISTIC, activations, True, generator, generator, batch_norm)
+    factory = LayerFactory(
+        weights=Binarization.DETERMINISTIC,
+        activations=activations,
+        cancel=True,
+        init=generator,
+        noise=generator,
+        batch_norm=batch_norm,
+    )
     with torch.device("meta"):
-        return build(parts, shape["network"], tuple(shape["hidden"]), shape["dense"])
+        return build(factory, shape["network"], tuple(shape["hidden"]), shape["dense"])
 
 
 def _require_tensors_of(network: nn.Sequential, tensors: dict[str, Tensor]) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from bnnlib import functional, parallel
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study import ROOT
 from study.recipes.recipe import Recipe
 
@@ -184,7 +184,7 @@ def complete(recipe: dict) -> dict:
 
 def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file so that its name holds either the old content or the whole new one."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 

@@ -49,7 +49,8 @@ def test_sign_and_cancelled_gradient_equal_torch_s_bit_by_bit():
 @pytest.mark.parametrize("rule", list(rules.FUSED))
 @pytest.mark.parametrize("clip", [False, True])
 def test_twenty_fused_updates_equal_twenty_of_the_rule(rule, clip):
-    start = functional.latent((40, 30)).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    start = functional.empty_latent_weight((40, 30)).uniform_(-1, 1, generator=generator)
     runs = []
     for fits in (True, False):
         with pytest.MonkeyPatch.context() as patch:

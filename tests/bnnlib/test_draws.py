@@ -131,12 +131,13 @@ def test_torch_s_convolution_gets_drawn_signs_in_the_order_of_the_draw():
     """The layout of its input decides in which order it sums a weight's gradient."""
     network = build.build_network(recipes.at_profile(recipes.CIFAR10_TORCH7, "smoke"), 0)
     convolutions = [m for m in network if isinstance(m, layers.BinaryConv2d)]
-    assert {m.values() for m in convolutions[1:]} == {functional.Values.DRAWN}
+    assert {m.values() for m in convolutions[1:]} == {functional.InputValues.DRAWN}
     seen = []
     with patch.object(functional.F, "conv2d", lambda x, *_, **__: seen.append(x) or x):
-        for values in (functional.Values.DRAWN, functional.Values.SIGNS):
+        for values in (functional.InputValues.DRAWN, functional.InputValues.SIGNS):
             x = torch.ones(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
-            functional.conv2d(x, functional.latent((8, 8, 3, 3)).fill_(1), torch.zeros(8), values)
+            weight = functional.empty_latent_weight((8, 8, 3, 3)).fill_(1)
+            functional.conv2d(x, weight, torch.zeros(8), values)
     assert [x.is_contiguous() for x in seen] == [True, False]
     read = {m.values() for m in network.eval() if m in convolutions[1:]}
-    assert read == {functional.Values.SIGNS}
+    assert read == {functional.InputValues.SIGNS}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bnnlib import draws, functional, shift_norm, xnor
 from bnnlib.binarize import hard_sigmoid
-from bnnlib.functional import Values
+from bnnlib.functional import InputValues
 from bnnlib.kernels import cpu, dispatch, reference
 from bnnlib.kernels.cpu import elementwise, hamming_search, lut_codes, lut_matmul, sign_matmul
 from bnnlib.pooling import MaxPool
@@ -124,20 +124,21 @@ def _trained(chance: Random) -> dict:
     most = 100 if dense else 40
     wide = chance.random() < 0.05  # a strip's outputs are cut into pieces
     inputs = chance.randint(385, 800) if wide else size(chance, most)
+    read = (InputValues.SIGNS, InputValues.DROPPED)
     return {
         "shape": (chance.randint(1, 40 if dense else 4), inputs, *sides),
         "outputs": size(chance, most),
-        "values": chance.choice((Values.SIGNS, Values.DROPPED)) if dense else Values.SIGNS,
+        "values": chance.choice(read) if dense else InputValues.SIGNS,
     }
 
 
 def products_of_training(end, seed, shape, outputs, values) -> None:
     """Forward and both gradients, of integers: float32 sums of them are exact in any order."""
     x = integers(shape, seed, 0, 2).float() * 2 - 1
-    if values is Values.DROPPED:
+    if values is InputValues.DROPPED:
         x = integers(shape, seed, -1, 2).float() * 2
     taps = () if len(shape) == 2 else (3, 3)
-    w = functional.latent((outputs, shape[1], *taps))
+    w = functional.empty_latent_weight((outputs, shape[1], *taps))
     w.copy_(numbers(tuple(w.shape), seed + 1))
     own = copied(x, end).requires_grad_(), w.requires_grad_()
     product = functional.linear if not taps else functional.conv2d

@@ -29,7 +29,7 @@ NO_WORDS = np.empty((0, 0), np.int64)
 PIECES = 2  # for each thread, at least, where there are rows and columns enough
 
 
-def up(number: int, multiple: int) -> int:
+def round_up(number: int, multiple: int) -> int:
     """The least multiple of `multiple` that is not below `number`."""
     return -(-number // multiple) * multiple
 
@@ -69,7 +69,7 @@ def layout(
     """Shapes and dtypes of what `pack_weights` makes of weights of this shape."""
     tiles, k = -(-shape[0] // COLUMNS), _inputs(shape)
     if looks_up(planes):
-        packed = (tiles, up(k, 4 * STEPS) // 4, COLUMNS), torch.uint8
+        packed = (tiles, round_up(k, 4 * STEPS) // 4, COLUMNS), torch.uint8
     else:
         packed = (tiles, COLUMNS // WORDS_ACROSS, words_for(k), WORDS_ACROSS), torch.int64
     if len(shape) == 2:
@@ -173,7 +173,7 @@ def _results(
         return sums, NO_BOUNDS, sums.numpy(), NO_WORDS
     bounds = given = thresholds.contiguous().numpy()
     if n % COLUMNS:
-        bounds = np.full(up(n, COLUMNS), xnor_product.NEVER, np.int32)
+        bounds = np.full(round_up(n, COLUMNS), xnor_product.NEVER, np.int32)
         bounds[:n] = given
     words = torch.empty((rows, words_for(n)), dtype=torch.int64)
     return words, bounds, NO_SUMS, words.numpy()
@@ -191,7 +191,7 @@ def _parts(rows: int, tiles: np.ndarray, planes: int) -> tuple[int, int, int]:
     if tiles.nbytes <= xnor_product.PREPARED:
         blocks = max(blocks, min(wanted, -(-rows // ROWS)))
     if blocks >= threads:
-        blocks = up(blocks, threads)
+        blocks = round_up(blocks, threads)
     blocks = max(1, min(blocks, -(-rows // WORD_ROWS)))
     across = min(len(tiles), -(-wanted // blocks)) if blocks < wanted else 1
     return blocks * across, blocks, across

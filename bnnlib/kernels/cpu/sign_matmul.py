@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnnlib.kernels import cpu
-from bnnlib.kernels.cpu import lut_codes, lut_matmul, up
+from bnnlib.kernels.cpu import lut_codes, lut_matmul, round_up
 from bnnlib.kernels.cpu.parallel_for import in_parts
 
 LANES = {torch.int16: 16, torch.float32: 8}  # of a vector
@@ -83,7 +83,7 @@ def _on_bits(x: Tensor, weight: Tensor) -> Tensor:
 def _column_codes(weight: Tensor) -> Tensor:
     """(out, in) -> codes for the forward product, (groups of inputs, out)."""
     memory = weight.detach().t().contiguous()
-    codes = _odd_lines(up(len(memory), 4) // 4, memory.shape[1])
+    codes = _odd_lines(round_up(len(memory), 4) // 4, memory.shape[1])
     arrays = memory.numpy(), codes.numpy()
     in_parts(lambda *part: lut_codes.column_codes(*arrays, *part), len(codes))
     return codes
@@ -94,7 +94,7 @@ def _row_codes(weight: Tensor, taps: int) -> Tensor:
     outputs, inputs = weight.shape[:2]
     memory = weight.detach().movedim(1, 0).movedim(1, -1)  # (in, ..., out)
     memory = memory.movedim(0, -2).reshape(taps, inputs, outputs).contiguous()
-    codes = _odd_lines(taps * (up(outputs, 4) // 4), inputs)
+    codes = _odd_lines(taps * (round_up(outputs, 4) // 4), inputs)
     arrays, pieces = (memory.numpy(), codes.numpy()), -(-inputs // lut_codes.BLOCK)
     in_parts(lambda *part: lut_codes.row_codes(*arrays, *part), pieces)
     return codes
@@ -103,8 +103,8 @@ def _row_codes(weight: Tensor, taps: int) -> Tensor:
 def _odd_lines(rows: int, columns: int) -> Tensor:
     """Scratch (rows, columns up to a multiple of 4) uint8, rows an odd number of cache lines apart,
     so that a column's codes don't collide in the caches; zeros beyond the columns."""
-    pitch = 64 * (up(columns, 64) // 64 | 1)
-    codes = _scratch(rows * pitch).view(rows, pitch)[:, : up(columns, 4)]
+    pitch = 64 * (round_up(columns, 64) // 64 | 1)
+    codes = _scratch(rows * pitch).view(rows, pitch)[:, : round_up(columns, 4)]
     codes[:, columns:] = 0
     return codes
 
@@ -165,7 +165,7 @@ def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> T
 
 def gradient_shape(weight: Tensor) -> tuple[int, int, int]:
     """The memory that a weight's gradient takes: (taps, in, out), the latter two filled up."""
-    return weight[0, 0].numel(), up(weight.shape[1], 4), up(weight.shape[0], TILE)
+    return weight[0, 0].numel(), round_up(weight.shape[1], 4), round_up(weight.shape[0], TILE)
 
 
 def in_shape_of(weight: Tensor, memory: Tensor) -> Tensor:
@@ -210,8 +210,8 @@ def _memory(weight: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
 
 def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:
     """x in {-1, +1} (B, C, ...) int8 -> codes (groups of four positions, taps * C in fours)."""
-    groups = grid.images * grid.height * (up(grid.width, 4) // 4)
-    codes = _odd_lines(groups, grid.taps * up(x.shape[1], 4))
+    groups = grid.images * grid.height * (round_up(grid.width, 4) // 4)
+    codes = _odd_lines(groups, grid.taps * round_up(x.shape[1], 4))
     arrays = grid.images_of(x).numpy(), grid.side, codes.unflatten(1, (grid.taps, -1)).numpy()
     in_parts(lambda *part: lut_codes.sign_codes(*arrays, *part), groups)
     return codes
@@ -219,7 +219,7 @@ def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:
 
 def _trit_codes(x: Tensor) -> Tensor:
     """x in {-2, 0, +2} (B, C) -> codes (ceil(B / 3), C) uint8 of three rows each."""
-    trits = torch.ones(up(len(x), 3), x.shape[1], dtype=torch.uint8)
+    trits = torch.ones(round_up(len(x), 3), x.shape[1], dtype=torch.uint8)
     trits[: len(x)] = (x / 2 + 1).to(torch.uint8)
     codes = _odd_lines(len(trits) // 3, x.shape[1])
     first, second, third = trits.unflatten(0, (-1, 3)).unbind(1)
