@@ -14,16 +14,16 @@ from bnnlib import numerics
 from bnnlib.binarize import binarize
 from bnnlib.kernels import dispatch
 from bnnlib.one_pass import signs_of
-from bnnlib.traced import traced
+from bnnlib.sign_product import Place, SignProduct
 
 FEWEST_PRODUCTS = 100_000_000  # multiply-adds of layer and batch: below, torch's own are as fast
 FEWEST_CHANNELS = 64  # in and out: a table serves all of them, and making it must pay
 LARGEST_SUM = 32767  # of an int16
-EXACT = (torch.float32, torch.float64)  # of numbers whose sums are integers
+EXACT_DTYPES = (torch.float32, torch.float64)  # their sums of signs are not rounded
 
 
 class InputValues(StrEnum):
-    """What the input of a layer holds."""
+    """The kind of numbers that a layer's input holds."""
 
     REAL = "real"
     SIGNS = "signs"  # -1 and +1
@@ -59,9 +59,9 @@ def laid_out(weight: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: InputValues) -> Tensor:
     """x (B, in), weight (out, in), bias (out,) -> x sign(weight)^T + bias, (B, out).
 
-    weight: latent, or drawn signs, float32 or float64; so are the sums, under torch.autocast, too,
-    which would round them. The gradient of the weight is that of its signs, unchanged. A NaN goes
-    on to the sums. Raises ValueError for a weight of fewer bits.
+    weight: latent, or drawn signs, float32 or float64. The sums are of its dtype, under
+    torch.autocast, too, which would round them. The gradient of the weight is that of its signs,
+    unchanged. A NaN goes on to the sums. Raises ValueError for a weight of fewer bits.
     """
     _require_exact(weight)
     if torch.is_autocast_enabled(x.device.type):
@@ -79,8 +79,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: InputValues) 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: InputValues) -> Tensor:
     """x (B, C, H, W), weight (out, C, 3, 3) -> 3x3 convolution with its signs, zero padding 1.
 
-    All else as in `linear`. torch's convolution gets drawn signs in the order in which torch would
-    have drawn them: the layout of its input decides in which order it sums a gradient.
+    All else is as in `linear`. torch's convolution gets drawn signs in the order in which torch
+    would have drawn them: the layout of its input decides in which order it sums a gradient.
     """
     _require_exact(weight)
     if torch.is_autocast_enabled(x.device.type):
@@ -98,7 +98,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: InputValues) 
 
 def _require_exact(weight: Tensor) -> None:
     """Raise ValueError for a dtype whose mantissa is too short for sums of signs."""
-    if weight.dtype not in EXACT:
+    if weight.dtype not in EXACT_DTYPES:
         raise ValueError(
             f"sums of signs would be rounded in {weight.dtype}: keep binary layers in float32; "
             "under torch.autocast they stay exact by themselves"
@@ -128,7 +128,8 @@ class TensorCoreProduct(torch.autograd.Function):
         with numerics.tensor_cores():
             if signs.dim() == 2:
                 return grad @ signs, grad.t() @ x, None
-            ones, wanted = [1, 1], [True, True, False]
+            ones = [1, 1]
+            wanted = [True, True, False]
             grads = torch.ops.aten.convolution_backward(
                 grad, x, signs, None, ones, ones, ones, False, [0, 0], 1, wanted
             )
@@ -156,103 +157,7 @@ def _pays(x: Tensor, weight: Tensor, values: InputValues, positions: int) -> boo
 
 
 def _look_up(x: Tensor, weight: Tensor, values: InputValues) -> Tensor:
+    """The sums by look-up; their gradients have gradients, too, where autograd may ask for them."""
     again = x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
     place = Place.apply(x) if again else None
     return SignProduct.apply(x, place, weight, values is InputValues.DROPPED)
-
-
-class Place(torch.autograd.Function):
-    """x, any shape -> zeros of its shape, one number in memory, whose gradient goes to x.
-
-    `SignProduct` keeps x as bytes. Added to them, this is x again for a gradient of a gradient.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.set_materialize_grads(False)
-        return x.new_zeros(()).expand(x.shape)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor | None) -> Tensor | None:
-        return grad
-
-
-class SignProduct(torch.autograd.Function):
-    """x sign(weight)^T, or the 3x3 convolution with zero padding 1; (B, out, ...), no bias.
-
-    place: zeros that lead to x, or None where nobody will ask for gradients of gradients. The
-    gradient of the weight is that of its signs, unchanged.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, place: Tensor | None, weight: Tensor, dropped: bool) -> Tensor:
-        ctx.dropped = dropped
-        kept = x.to(torch.int8)  # a quarter of the memory until the backward pass
-        ctx.save_for_backward(kept, place, weight)
-        return _product(x, weight, dropped)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, place, weight = ctx.saved_tensors
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph
-            x = x.to(grad.dtype)
-            return _plain_gradients(x if place is None else x + place, weight, grad)
-        grad_x = _input_gradient(grad, weight)
-        return grad_x, None, _weight_gradient(x, grad, weight, ctx.dropped), None
-
-
-def _plain_gradients(x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """What `SignProduct.backward` returns, in torch's own operations, to be differentiated."""
-    signs = binarize(weight, cancel=False)
-    if x.dim() == 2:
-        return grad @ signs, None, grad.t() @ x, None
-    grad_x = torch.nn.grad.conv2d_input(x.shape, signs, grad, padding=1)
-    return grad_x, None, torch.nn.grad.conv2d_weight(x, signs.shape, grad, padding=1), None
-
-
-def _trace_sums(like: Tensor, outputs: int) -> Tensor:
-    """Uninitialized float32 (B, outputs, ...), images with channels last."""
-    layout = torch.channels_last if like.dim() == 4 else torch.contiguous_format
-    shape = len(like), outputs, *like.shape[2:]
-    return torch.empty(shape, device=like.device, memory_format=layout)
-
-
-def _trace_product(x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-    return _trace_sums(x, weight.shape[0])
-
-
-@traced("(Tensor x, Tensor weight, bool dropped) -> Tensor", _trace_product)
-def _product(x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-    """The sums, exact; where there is a NaN, torch's own."""
-    from bnnlib.kernels.cpu import sign_matmul
-
-    try:
-        return sign_matmul.product(x, weight, dropped)
-    except ValueError:
-        signs = binarize(weight, cancel=False)
-        return F.linear(x, signs) if x.dim() == 2 else F.conv2d(x, signs, padding=1)
-
-
-def _trace_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    return _trace_sums(grad, weight.shape[1])
-
-
-@traced("(Tensor grad, Tensor weight) -> Tensor", _trace_input_gradient)
-def _input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    from bnnlib.kernels.cpu import sign_matmul
-
-    return sign_matmul.input_gradient(grad, weight)
-
-
-def _trace_weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-    from bnnlib.kernels.cpu import sign_matmul
-
-    memory = torch.empty(sign_matmul.gradient_shape(weight), device=grad.device)
-    return sign_matmul.in_shape_of(weight, memory)
-
-
-@traced("(Tensor x, Tensor grad, Tensor weight, bool dropped) -> Tensor", _trace_weight_gradient)
-def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-    from bnnlib.kernels.cpu import sign_matmul
-
-    return sign_matmul.weight_gradient(x, grad, weight, dropped)

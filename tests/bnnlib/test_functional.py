@@ -312,7 +312,7 @@ def test_a_strip_is_cut_where_its_outputs_are_too_many():
     from bnnlib.kernels.cpu import lut_matmul
 
     for side in (1, 3):
-        most = lut_matmul.ROWS // side
+        most = lut_matmul.SUMS_PER_PIECE // side
         assert [lut_matmul.shifted_pieces(n, side) for n in (1, most, most + 1)] == [1, 1, 2]
-    x = inputs((2, lut_matmul.ROWS // 3 + 5, 3, 9), InputValues.SIGNS)
+    x = inputs((2, lut_matmul.SUMS_PER_PIECE // 3 + 5, 3, 9), InputValues.SIGNS)
     check(x, weights((7, x.shape[1], 3, 3)), InputValues.SIGNS)

@@ -14,8 +14,15 @@ from torch import Tensor
 from bnnlib import draws, functional, shift_norm, xnor
 from bnnlib.binarize import hard_sigmoid
 from bnnlib.functional import InputValues
-from bnnlib.kernels import cpu, dispatch, reference
-from bnnlib.kernels.cpu import elementwise, hamming_search, lut_codes, lut_matmul, sign_matmul
+from bnnlib.kernels import cpu, dispatch, operands, reference
+from bnnlib.kernels.cpu import (
+    elementwise,
+    hamming_search,
+    lut_codes,
+    lut_matmul,
+    lut_tables,
+    sign_matmul,
+)
 from bnnlib.pooling import MaxPool
 from bnnlib.xnor import PackedWeights
 from study import retrieval
@@ -74,7 +81,7 @@ def _dense(chance: Random) -> dict:
         "n": size(chance, 300),
         "k": size(chance, 600),
         "planes": chance.random() < 0.4,
-        "dtype": chance.choice(xnor.REAL),
+        "dtype": chance.choice(operands.REAL),
     }
 
 
@@ -174,7 +181,7 @@ def _shifted_sums(end, seed, shape, channels, outputs, side) -> None:
     images = integers((*shape, channels), seed, -9, 10).float()
     signs = integers((side, side, channels, outputs), seed + 1, 0, 2)
     bits = F.pad(signs, (0, -outputs % 4, 0, -channels % 4)).unflatten(2, (-1, 4))
-    places = torch.tensor([8, 4, 2, 1])[:, None] * lut_matmul.SCALE
+    places = torch.tensor([8, 4, 2, 1])[:, None] * lut_tables.CODE_SCALE
     codes = copied((bits * places).sum(3).flatten(0, 2).to(torch.uint8), end).numpy()
     vectors = sign_matmul._vectors(SimpleNamespace(images=shape[0], width=shape[2]), 8).numpy()
     given, out = copied(images, end).numpy(), guarded((*shape, outputs), torch.float32, end)
@@ -185,7 +192,7 @@ def _shifted_sums(end, seed, shape, channels, outputs, side) -> None:
     assert torch.equal(out.double().movedim(-1, 1), expected)
     room = ((-(-channels // 4) * 4, 2, 7 + side), (side, codes.shape[1], 16))
     pixels, sums = (guarded(size, torch.float32, end).zero_().numpy() for size in room)
-    table = guarded((lut_matmul.TABLE_BYTES + 64,), torch.uint8, end).numpy()
+    table = guarded((lut_matmul.TABLES_BYTES + 64,), torch.uint8, end).numpy()
     for y in range(shape[1]):
         lut_matmul.lay_out(given, vectors[-2:], y, pixels)
         lut_matmul.add_row(pixels, codes, y, shape[1], table, sums)
