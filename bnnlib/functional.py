@@ -32,7 +32,7 @@ class InputValues(StrEnum):
 
 
 def arithmetic(device: str) -> str:
-    """How products are formed on a device, for run records."""
+    """The arithmetic of products on a device, for run records."""
     if device == "cuda":
         return numerics.described()
     fast = device == "cpu" and dispatch.AVAILABLE

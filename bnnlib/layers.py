@@ -221,8 +221,7 @@ class Dropout(nn.Module):
 
 
 class ScaleInput(nn.Module):
-    """uint8 pixels -> float: x * scale + offset; by default 2 x / 255 - 1 in [-1, 1]
-    (cifar10.py:87).
+    """uint8 pixels -> float: x * scale + offset, by default 2 x / 255 - 1 (cifar10.py:87).
 
     x: (B, H, W) or (B, C, H, W). Images with channels leave in channels-last order, which the
     convolutions keep; it changes where values lie in memory, not which they are.

@@ -41,7 +41,7 @@ CONVNET_SIDE = 32
 
 @dataclass(frozen=True)
 class LayerFactory:
-    """Makes a network's layers: which of them are binary, and where their random numbers come from.
+    """A factory of a network's layers, binary or not, with the generators that they draw from.
 
     `init` draws initial weights on the CPU; `noise` draws during training on the network's device.
     """

@@ -95,12 +95,13 @@ def _from_shape(shape: dict, tensors: dict[str, Tensor]) -> nn.Sequential:
 
 
 def _require_tensors_of(network: nn.Sequential, tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError unless a file's tensors are a network's, of whose shapes it names one."""
+    """Raise ValueError, naming a tensor, unless a file's tensors have a network's shapes."""
     wanted = {name: list(value.shape) for name, value in network.state_dict().items()}
     for name, layer in binary_layers(network).items():
         wanted[f"{name}.weight"] = [len(layer.weight), -(-layer.weight[0].numel() // 8)]
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(wanted.keys() | found.keys()):
-        ours, theirs = wanted.get(name), found.get(name)
+        ours = wanted.get(name)
+        theirs = found.get(name)
         if ours != theirs:
             raise ValueError(f"the shape of {name} is {theirs}, its network's {ours}")

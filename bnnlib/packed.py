@@ -46,11 +46,11 @@ class PackedNetwork:
     at_once: int  # images to a chunk
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Raises ValueError, naming both, for images of another dtype, shape or device."""
+        """Return the scores. Raises ValueError for images of another dtype, shape or device."""
         return torch.cat([self._scores(chunk) for chunk in images.split(self.at_once)])
 
     def hidden(self, images: Tensor) -> Iterator[Tensor]:
-        """Yields the words of each hidden layer, pooled, first to last; unpack with `unpack_signs`.
+        """Yield the words of each hidden layer, pooled, first to last; unpack with `unpack_signs`.
 
         All images go at once. Raises as a call does.
         """

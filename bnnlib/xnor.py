@@ -66,8 +66,10 @@ def xnor_conv2d(
     padding: int = 0,
     thresholds: Tensor | None = None,
 ) -> Tensor:
-    """Convolution with sign(W) (N, C, kh, kw): words (B, H, W, words of C), or planes
-    (B, H, W, 8, words of C), -> (B, Ho, Wo, N) int32, or words (B, Ho, Wo, words of N) as above.
+    """Convolve with sign(W) (N, C, kh, kw): -> (B, Ho, Wo, N) int32.
+
+    x: words (B, H, W, words of C), or planes (B, H, W, 8, words of C). thresholds: as in
+    `xnor_matmul`; then the result is words (B, Ho, Wo, words of N).
 
     Padding is exact: it counts as 0, as if the +-1 (or 2 p - 255) had been padded with zeros.
     """
@@ -102,7 +104,7 @@ def _register(schema: str, check: Callable[..., Outputs], kernel: Callable) -> N
 
 
 def _on_device(name: str) -> Callable:
-    """The kernel of that name of the device that the first argument is on."""
+    """A call of the kernel of that name on the device of the first argument."""
     return lambda x, *rest: getattr(operands.kernels_of(x.device.type), name)(x, *rest)
 
 

@@ -211,8 +211,10 @@ def xnor_conv2d(
     padding: int,
     thresholds: Tensor | None,
 ) -> Tensor:
-    """x (B, H, W, words) or (B, H, W, 8, words), w = `pack_weights` of (N, C, kh, kw) = shape
-    -> (B, Ho, Wo, N) int32, or words (B, Ho, Wo, words of N). The padding counts as 0.
+    """x (B, H, W, words) or (B, H, W, 8, words) -> (B, Ho, Wo, N) int32.
+
+    w = `pack_weights` of (N, C, kh, kw) = shape. With thresholds the result is words
+    (B, Ho, Wo, words of N). The padding counts as 0.
 
     Raises ValueError where a size or a sum could exceed 31 bits.
     """

@@ -215,7 +215,8 @@ def compare(device: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
     m, n, k = COMPARED
     x, w = (torch.randn(rows, k, generator=generator).to(device) for rows in (m, n))
-    x, w = pack_signs(x), pack_weights(w)
+    x = pack_signs(x)
+    w = pack_weights(w)
     limits = torch.randint(-99, 99, (n,), generator=generator, dtype=torch.int32).to(device)
     for thresholds in (None, limits):
         wanted = gpu.xnor_matmul(x, w, (n, k), thresholds)

@@ -381,9 +381,9 @@ def test_the_command_refuses_what_it_cannot_make_of_pictures(tmp_path, capsys):
 
 
 def test_the_command_runs_as_a_module(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["packed", "--help"])
+    monkeypatch.setattr(sys, "argv", ["classify", "--help"])
     with pytest.raises(SystemExit, match="0"):
-        runpy.run_path(packed.__file__, run_name="__main__")
+        runpy.run_path(classify.__file__, run_name="__main__")
     assert "white digits on black" in " ".join(capsys.readouterr().out.split())
 
 

@@ -289,7 +289,8 @@ def draws_and_dropout(end, seed, shape) -> None:
     x = numbers(shape, seed).mul_(0.37)
     noises = [torch.Generator().manual_seed(seed) for _ in range(2)]
     place = copied(x.movedim(1, -1).contiguous(), end).movedim(-1, 1)
-    with patch.object(draws, "AT_ONCE", 700), patch.object(dispatch, "PIECE", 64):
+    small = patch.object(dispatch, "ELEMENTS_PER_PIECE", 64)
+    with patch.object(draws, "WORDS_PER_PIECE", 700), small:
         drawn = draws.signs(place, noises[0])
         expected = (torch.rand(shape, generator=noises[1]) < hard_sigmoid(x)) * 2.0 - 1
         assert torch.equal(drawn, expected)
@@ -305,7 +306,8 @@ def shift_norms(end, seed, shape) -> None:
     channels = [copied(numbers((shape[1],), seed + i).mul_(0.3), end) for i in range(4)]
     found = []
     for takes in (shift_norm._fits, lambda *_: False):
-        with patch.object(shift_norm, "_fits", takes), patch.object(dispatch, "PIECE", 64):
+        small = patch.object(dispatch, "ELEMENTS_PER_PIECE", 64)
+        with patch.object(shift_norm, "_fits", takes), small:
             mean, factor, shift, slope = channels
             room = (torch.empty_like(x) for _ in range(2))
             found.append(

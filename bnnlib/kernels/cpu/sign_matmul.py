@@ -38,8 +38,7 @@ def product(x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """The gradient of x (B, in, ...) float32 from that of the sums, (B, out, ...)."""
     grid = _Grid(grad)
-    codes = _row_codes(weight, grid.taps)
-    return _shifted(grad, grid, codes, weight.shape[1], torch.float32)
+    return _shifted(grad, grid, _row_codes(weight, grid.taps), weight.shape[1], torch.float32)
 
 
 class _Grid:
@@ -105,8 +104,7 @@ def _row_codes(weight: Tensor, taps: int) -> Tensor:
 def _odd_lines(rows: int, columns: int) -> Tensor:
     """Scratch memory (rows, columns up to a multiple of 4) uint8; zeros beyond the columns.
 
-    Rows lie an odd number of cache lines apart, so that a column's codes don't collide in the
-    caches.
+    Rows lie an odd number of cache lines apart: a column's codes don't collide in the caches.
     """
     pitch = 64 * (round_up(columns, 64) // 64 | 1)
     codes = _scratch(rows * pitch).view(rows, pitch)[:, : round_up(columns, 4)]
@@ -143,8 +141,8 @@ def _shifted(x: Tensor, grid: _Grid, codes: Tensor, outputs: int, dtype) -> Tens
 
 def _vectors(grid: _Grid, lanes: int) -> Tensor:
     """Places of vectors' lanes for `lut_matmul.shifted`: (even number, 3). The last may be idle."""
-    columns = torch.arange(0, grid.width, lanes)
-    places = torch.cartesian_prod(torch.arange(grid.images), columns)
+    first = torch.arange(0, grid.width, lanes)
+    places = torch.cartesian_prod(torch.arange(grid.images), first)
     counts = (grid.width - places[:, 1]).clamp(max=lanes)
     vectors = torch.cat([places, counts[:, None]], 1)
     padding = torch.zeros(-len(vectors) % lut_tables.VECTORS_PER_ENTRY, 3, dtype=torch.int64)
@@ -197,7 +195,7 @@ def _in_groups(grad: Tensor, grid: _Grid, group: int) -> Tensor:
 
 
 class _Kept:
-    """Memory that a weight keeps for its gradients; copies of the weight begin without any."""
+    """Memory that a weight keeps for its gradients; its copies begin without any."""
 
     def __init__(self, memory: np.ndarray | None = None):
         self.memory = memory
