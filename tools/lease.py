@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study import ROOT, data
 from study.train import runs
 from tools import lease_data
@@ -219,7 +219,7 @@ def unpack(parts: tuple[Path, Path], state: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 

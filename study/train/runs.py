@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from bnnlib import functional, parallel
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study import ROOT
 from study.recipes.recipe import Recipe
 
@@ -36,12 +36,14 @@ DETERMINING = (
     "bnnlib/binarize",
     "bnnlib/draws",
     "bnnlib/functional",
+    "bnnlib/fused_rules",
     "bnnlib/kernels/__init__",
     "bnnlib/kernels/cpu/arithmetic",
     "bnnlib/kernels/cpu/elementwise",
     "bnnlib/kernels/cpu/llvm",
     "bnnlib/kernels/cpu/lut_codes",
     "bnnlib/kernels/cpu/lut_matmul",
+    "bnnlib/kernels/cpu/lut_tables",
     "bnnlib/kernels/cpu/mersenne",
     "bnnlib/kernels/cpu/parallel_for",
     "bnnlib/kernels/cpu/pooling",
@@ -62,6 +64,7 @@ DETERMINING = (
     "bnnlib/rounding",
     "bnnlib/rules",
     "bnnlib/shift_norm",
+    "bnnlib/sign_product",
     "bnnlib/traced",
     "study/data/preprocessing",
     "study/data/training_data",
@@ -184,7 +187,7 @@ def complete(recipe: dict) -> dict:
 
 def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file so that its name holds either the old content or the whole new one."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 

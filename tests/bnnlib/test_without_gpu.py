@@ -81,7 +81,7 @@ def test_filters_away_from_the_cpu_and_their_gradients_lie_channels_last():
 
 
 def test_only_filters_away_from_the_cpu_are_laid_out_anew():
-    weight = functional.latent((5, 4, 3, 3)).normal_()
+    weight = functional.empty_latent_weight((5, 4, 3, 3)).normal_()
     assert functional.laid_out(weight) is weight
     order = weight.to("meta").contiguous(memory_format=torch.channels_last).stride()
     assert functional.laid_out(weight.to("meta")).stride() == order

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from bnnlib import functional, numerics, optim
 from bnnlib.binarize import Binarization
-from bnnlib.functional import TensorCoreProduct, Values
+from bnnlib.functional import InputValues, TensorCoreProduct
 from bnnlib.rounding import Rounding
 from study import recipes
 from study.data.training_data import Images, training_data
@@ -169,7 +169,8 @@ def test_a_step_at_paper_size_waits_for_nothing(name, monkeypatch):
     build.on_device(state.network, "meta")
     draw = torch.rand
     monkeypatch.setattr(torch, "rand", lambda *given, generator, **named: draw(*given, **named))
-    monkeypatch.setattr(functional, "_on_tensor_cores", lambda x, values: values is not Values.REAL)
+    reads_signs = lambda x, values: values is not InputValues.REAL  # noqa: E731
+    monkeypatch.setattr(functional, "_on_tensor_cores", reads_signs)
     state.optimizer = build.build_optimizer(recipe, state.network, state.noise)
     shape = (28, 28) if recipe.network == "mlp" else (3, 32, 32)
     images = torch.empty(2 * recipe.batch_size, *shape, dtype=torch.uint8, device="meta")
@@ -204,9 +205,9 @@ def test_only_signs_may_be_rounded_and_flags_are_put_back(monkeypatch):
     class OnCuda:
         device = torch.device("cuda")
 
-    assert functional._on_tensor_cores(OnCuda, Values.SIGNS)
-    assert functional._on_tensor_cores(OnCuda, Values.DROPPED)
-    assert not functional._on_tensor_cores(OnCuda, Values.REAL)
+    assert functional._on_tensor_cores(OnCuda, InputValues.SIGNS)
+    assert functional._on_tensor_cores(OnCuda, InputValues.DROPPED)
+    assert not functional._on_tensor_cores(OnCuda, InputValues.REAL)
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     monkeypatch.setattr(cudnn, "benchmark", False)
     monkeypatch.setattr(cudnn, "deterministic", False)
