@@ -24,7 +24,7 @@ from distributed import Client
 
 from study import ROOT, bench, recipes
 from study.recipes.recipe import Recipe
-from study.train import cluster, runner, runs
+from study.train import cluster, provenance, runner, runs
 
 PATH = ROOT / "results" / "bench" / "cluster-cpu.json"
 ABLATIONS = (*recipes.GRADIENTS, *recipes.SHIFT, *recipes.GAPS_MNIST)
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", default=PATH)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    started, made = time.monotonic(), runs.provenance("cpu")
+    started, made = time.monotonic(), provenance.gather("cpu")
     made["command"] = "python -m benchmarks.bench_cluster"
     made["versions"] |= {name: version(name) for name in ("dask", "distributed")}
     with tempfile.TemporaryDirectory() as folder:

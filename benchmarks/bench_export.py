@@ -22,7 +22,7 @@ from bnnlib.export import c
 from bnnlib.export.network import SignNetwork, read
 from study import ROOT, data
 from study.bench.timing import Side, compare, show
-from study.train import runs
+from study.train import provenance, runs
 
 MODEL = ROOT / "results" / "models" / "mnist-theano-evening.safetensors"
 RESULT = ROOT / "results" / "bench" / "export-cpu.json"
@@ -83,7 +83,7 @@ def main() -> int:
     what = f"{exported.name}: one image, {exported.bits:,} weights"
     rows = [row | {"what": what} for row in rows]
     show(rows)
-    made = {"schema": runs.SCHEMA, "provenance": runs.provenance("cpu"), "rows": rows}
+    made = {"schema": runs.SCHEMA, "provenance": provenance.gather("cpu"), "rows": rows}
     runs.write_record(options.output, made)
     return 0
 

@@ -24,7 +24,7 @@ from bnnlib.xnor import pack_signs, pack_weights, xnor_matmul
 from study import ROOT, bench
 from study.bench import timing
 from study.bench.timing import BLOCK, Side, seconds_of
-from study.train import runs
+from study.train import provenance, runs
 
 PEER = "bnn-lab 1.0.0"
 SHAPES = ((16, 4096, 4096), (64, 4096, 4096), (128, 4096, 4096))
@@ -88,7 +88,7 @@ def in_turn(timers: dict[str, Callable], threads: int) -> dict[str, list[float]]
 
 def main() -> int:
     own = {key: value for key, value in os.environ.items() if not key.startswith("GOMP_")}
-    every, made, found = torch.get_num_threads(), runs.provenance("cpu"), []
+    every, made, found = torch.get_num_threads(), provenance.gather("cpu"), []
     process = subprocess.Popen(
         [environment(), ROOT / "benchmarks" / "peer.py"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own,

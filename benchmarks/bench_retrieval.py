@@ -27,7 +27,7 @@ from bnnlib.xnor import unpack_signs
 from study import ROOT, bench, data, retrieval
 from study.bench import baselines, timing
 from study.bench.timing import Side
-from study.train import runs
+from study.train import provenance, runs
 
 NETWORK = runs.NETWORKS / "mnist-theano-evening.safetensors"
 PATH = ROOT / "results" / "bench" / "retrieval-cpu.json"
@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="FILE", default=PATH)
     options = parser.parse_args(arguments)
-    started, made = time.monotonic(), runs.provenance("cpu")
+    started, made = time.monotonic(), provenance.gather("cpu")
     made["command"] = "python -m benchmarks.bench_retrieval"
     model, images = network_file.load_network(NETWORK), data.load("mnist")
     words, queries = (

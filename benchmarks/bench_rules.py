@@ -21,7 +21,7 @@ from bnnlib.layers import Normalization
 from bnnlib.rules import Rule
 from study import ROOT, bench, recipes
 from study.recipes.recipe import Recipe
-from study.train import runs
+from study.train import provenance, runs
 from tools.same_numbers import check_out
 
 PAPER = (recipes.MNIST_TORCH7, recipes.CIFAR10_TORCH7, recipes.CIFAR10_TORCH7_CODE)
@@ -115,7 +115,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--profile", choices=("quick", "paper"), default="paper")
     options = parser.parse_args()
-    made, rows = runs.provenance("cpu"), []
+    made, rows = provenance.gather("cpu"), []
     with tempfile.TemporaryDirectory() as folder:
         older = Path(folder) / "older"
         check_out(options.commit, older)

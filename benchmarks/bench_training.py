@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks import plain
 from bnnlib import numerics
 from study import ROOT, recipes
-from study.train import build, loop, runs
+from study.train import build, loop, provenance, runs
 
 RECIPES = {"mlp": recipes.MNIST_THEANO, "convnet": recipes.CIFAR10_THEANO}
 SIDES = ("plain", "plain channels-last", "ours")
@@ -158,7 +158,7 @@ def main() -> int:
     numerics.set_up(device)
     target = bench.path(bench.kind(device), "training")
     partial = target.with_name(f"{target.name}.partial")  # lost is at most the network at hand
-    content = {"schema": runs.SCHEMA, "provenance": runs.provenance(device), "rows": []}
+    content = {"schema": runs.SCHEMA, "provenance": provenance.gather(device), "rows": []}
     for name in RECIPES:
         results = compare(name, options.rounds, options.steps, device)
         content["rows"] += [row(name, *side, result) for side, result in results.items()]

@@ -32,6 +32,7 @@ from study.tables import (
     table_one,
 )
 from study.train import runs
+from study.train.provenance import source_hash
 
 # Defined elsewhere, offered to notebooks here.
 __all__ = ["Claim", "Page", "Result", "answer", "claims", "context", "publish", "save"]
@@ -159,7 +160,7 @@ def _sources(made_by: str) -> str:
 
     It says so if today's were seen to make the same numbers.
     """
-    current = runs.source_hash()
+    current = source_hash()
     if made_by == current:
         return made_by[:8]
     same = any((p["before"], p["now"]) == (made_by, current) for p in runs.same_numbers())

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bnnlib.files import whole
 from study import ROOT, data
-from study.train import runs
+from study.train import provenance, runs
 from tools import lease_data
 
 PARTS = (ROOT / "build" / "lease-1", ROOT / "build" / "lease-2")
@@ -187,7 +187,7 @@ def pack(parts: tuple[Path, Path] = PARTS) -> None:
 
     Raises ValueError for uncommitted sources, altered data, or a part that is too large.
     """
-    head, dirty = runs.commit()
+    head, dirty = provenance.commit()
     if dirty:
         raise ValueError("commit first: a record made from uncommitted sources can't be committed")
     for part in parts:

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from study import ROOT
-from study.train import runs
+from study.train import provenance
 from tools.files import replace_all
 from tools.pages import minutes
 
@@ -139,7 +139,7 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{runs.device_name('cpu')}, {os.cpu_count()} cores, {memory:.0f} GiB, {gpu}, "
+        f"{provenance.device_name('cpu')}, {os.cpu_count()} cores, {memory:.0f} GiB, {gpu}, "
         f"{platform.system()}, Python {platform.python_version()}, torch {version('torch')}"
     )
 

@@ -19,7 +19,7 @@ import torch
 from bnnlib.files import print_anywhere
 from study import ROOT, bench, data
 from study.recipes.recipe import Recipe
-from study.train import runner, runs, side_by_side
+from study.train import provenance, runner, runs, side_by_side
 from tools import costs, needed, run_notebooks, scale, site, summary
 from tools.collect import collect, superseded
 from tools.files import only_one, replace_all, require_writable
@@ -63,9 +63,11 @@ class Making:
             return
         if self.profile == "smoke":
             raise ValueError("the smoke profile is for tests: nothing of it is committed")
-        if runs.commit()[0] == "unknown":
-            raise ValueError(f"make results names the sources' commit: {runs.why_no_commit()}")
-        if runs.commit()[1]:
+        commit, dirty = provenance.commit()
+        if commit == "unknown":
+            reason = provenance.why_no_commit()
+            raise ValueError(f"make results names the sources' commit: {reason}")
+        if dirty:
             raise ValueError("make results needs a clean tree: commit the sources first")
         summary.replace_block(README.read_text("utf-8"), "")
 

@@ -27,7 +27,7 @@ from study.bench import baselines, gpu_graphs
 from study.bench.baselines import Product
 from study.bench.timing import Side, compare, milliseconds
 from study.recipes.recipe import Recipe
-from study.train import runs
+from study.train import provenance, runs
 
 FEW_ROWS = 16  # up to here reading the weights takes the time: arithmetic is no bound
 MANY_ROWS = 16  # from here on the plain kernels, which make little of few, are timed
@@ -129,7 +129,7 @@ def run(
     """
     numerics.set_up(device)
     started = time.monotonic()
-    made = runs.provenance(device)
+    made = provenance.gather(device)
     rows: list[dict] = []
     if device == "cpu":  # what is recorded as a graph is warm
         for _ in _measured(WARM_UP, device):

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from bnnlib import numerics, optim, parallel
 from study.data.training_data import Images, TrainingData
 from study.recipes.recipe import Recipe
-from study.train import analysis, build, runs
+from study.train import analysis, build, provenance
 from study.train.checkpoints import Keeper, State
 
 if TYPE_CHECKING:  # it imports this module
@@ -171,7 +171,7 @@ def fit(
     if seed < 0:
         raise ValueError(f"{recipe.name}: a seed must not be negative, got {seed}")
     state = begin(recipe, training, seed, device)
-    keeper = Keeper(checkpoint, runs.binding(recipe, training.sha256, seed, device))
+    keeper = Keeper(checkpoint, provenance.binding(recipe, training.sha256, seed, device))
     keeper.resume(state)
     parallel.require_same({"where it begins": f"epoch {state.epoch}, step {len(state.losses)}"})
     captured, how = _captured(state, recipe, training.train, device)

@@ -16,7 +16,17 @@ from bnnlib import models, network_file, numerics, parallel
 from study import data, recipes
 from study.data.training_data import TrainingData, training_data
 from study.recipes.recipe import Recipe
-from study.train import averaged, build, checkpoints, estimate, loop, malloc, progress, runs
+from study.train import (
+    averaged,
+    build,
+    checkpoints,
+    estimate,
+    loop,
+    malloc,
+    progress,
+    provenance,
+    runs,
+)
 
 # What `--all` trains first; the others follow in the order of the recipes, SVHN, which takes
 # longest, at the end.
@@ -46,7 +56,7 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
     parallel.require_same({f"whether {path} is there": str(finished)})
     if not finished:
         numerics.set_up(device)  # before the record says what is in force
-        provenance = runs.provenance(device)
+        made = provenance.gather(device)
         with progress.shown(), malloc.kept(), _interruption_told(recipe, seed, path):
             history, outcome, network = loop.fit(recipe, training, seed, device, _checkpoint(path))
         record = {
@@ -57,7 +67,7 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
             "history": history,
             **outcome,
             **averaged.outcome(recipe, network, training.test, seed),
-            "provenance": {**provenance, **_origin(training), "seconds": _seconds(history)},
+            "provenance": {**made, **_origin(training), "seconds": _seconds(history)},
         }
         # A worker that was given up for lost may have ended the same run here meanwhile: the first
         # one stays, record and network, so that the two never come from different trainings.

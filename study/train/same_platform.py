@@ -13,7 +13,7 @@ from bnnlib import functional, parallel
 from study import data
 from study.data.training_data import training_data
 from study.recipes.recipe import Preprocessing, Recipe
-from study.train import runner, runs
+from study.train import provenance, runner
 
 SHOWN = 12  # digits of a hash
 
@@ -69,10 +69,10 @@ def facts(samples: tuple[Recipe, ...], profile: str) -> dict[str, str]:
     """
     device = runner.default_device()
     found = {
-        "sources": runs.source_hash(),
+        "sources": provenance.source_hash(),
         "torch": version("torch"),
         "device": device,
-        "device name": runs.device_name(device),
+        "device name": provenance.device_name(device),
         "device arithmetic": functional.arithmetic(device),
     }
     for recipe in samples:

@@ -16,7 +16,7 @@ from torch import Tensor
 from bnnlib import parallel
 from study import recipes
 from study.data.training_data import training_data
-from study.train import checkpoints, loop, runner, runs, same_platform
+from study.train import checkpoints, loop, provenance, runner, same_platform
 
 # Exact and shift-based batch norm, of rows and of images, dropout and stochastic activations.
 STEPS = ("mnist-theano", "cifar10-theano", "mnist-torch7-code", "cifar10-torch7")
@@ -58,12 +58,12 @@ def indivisible() -> None:
 
 def other_sources() -> None:
     same_platform.facts.cache_clear()
-    genuine = runs.source_hash
-    runs.source_hash = lambda: f"those of {parallel.rank()}"
+    genuine = provenance.source_hash
+    provenance.source_hash = lambda: f"those of {parallel.rank()}"
     try:
         same_platform.require_same_processes(TINY, "smoke")
     finally:
-        runs.source_hash = genuine
+        provenance.source_hash = genuine
         same_platform.facts.cache_clear()
 
 

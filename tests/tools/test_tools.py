@@ -20,7 +20,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from study import ROOT, data, recipes
-from study.train import runs
+from study.train import provenance, runs
 from tools import collect, files, reproduce, run_notebooks
 
 PARAMETERS = (
@@ -174,7 +174,7 @@ def test_what_git_says_is_handed_on(tmp_path, monkeypatch, capsys):
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     monkeypatch.setenv("PATH", str(bin_folder))
-    runs.commit.cache_clear()
+    provenance.commit.cache_clear()
     asked = {"results": tmp_path, "committed": True, "profile": "quick"}
     monkeypatch.setattr(reproduce.Making, "__init__", lambda self, _: vars(self).update(asked))
     assert reproduce.main(["results"]) == 1
@@ -183,11 +183,11 @@ def test_what_git_says_is_handed_on(tmp_path, monkeypatch, capsys):
     refusal = "fatal: detected dubious ownership in repository"
     git.write_text(f"#!/bin/sh\necho '{refusal}' >&2\nexit 128\n")
     git.chmod(0o755)
-    runs.commit.cache_clear()
+    provenance.commit.cache_clear()
     assert reproduce.main(["results"]) == 1
     told = capsys.readouterr().err
     assert "dubious ownership" in told and len(told.splitlines()) == 1
-    runs.commit.cache_clear()
+    provenance.commit.cache_clear()
 
 
 def test_what_a_terminal_cannot_show_is_replaced(made):

@@ -153,8 +153,8 @@ def train_on(address: str) -> int:
     ("change", "undo", "sentence"),
     [
         (
-            "runs.kept, runs.source_hash = runs.source_hash, lambda: 'f' * 64",
-            "runs.source_hash = runs.kept",
+            "provenance.kept, provenance.source_hash = provenance.source_hash, lambda: 'f' * 64",
+            "provenance.source_hash = provenance.kept",
             "has sources ffffffffffff and should have ",
         ),
         (
@@ -168,14 +168,15 @@ def train_on(address: str) -> int:
             "has torch 1.0 and should have 2.",
         ),
         (
-            "runs.kept, runs.source_hash = runs.source_hash, None",
-            "runs.source_hash = runs.kept",
+            "provenance.kept, provenance.source_hash = provenance.source_hash, None",
+            "provenance.source_hash = provenance.kept",
             "can't train: TypeError, ",
         ),
     ],
 )
 def test_a_worker_that_differs_is_refused_before_any_work(here, change, undo, sentence, capsys):
-    forget = "from study.data import training_data\nfrom study.train import runs, same_platform\n"
+    forget = "from study.data import training_data\n"
+    forget += "from study.train import provenance, same_platform\n"
     forget += "same_platform.facts.cache_clear(), training_data._dataset.cache_clear()\n"
     worker = list(here.nthreads())[1]
     here.run(exec, forget + change, {}, workers=[worker])
