@@ -34,7 +34,11 @@ try:
     from study import recipes
     from study.train import build, loop, malloc
     build_network, build_optimizer = build.build_network, build.build_optimizer
-    step, memory_kept = loop.step, malloc.kept
+    try:
+        from study.train.eager import step
+        memory_kept = malloc.keep_freed_memory
+    except ModuleNotFoundError:  # commits in which the loop's module had the step
+        step, memory_kept = loop.step, malloc.kept
 except ModuleNotFoundError:  # commits in which the library and the study were one package
     from bnnlib import fit, memory, models, optim, recipes
     build_network, build_optimizer = models.build_network, optim.build_optimizer

@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks import plain
 from bnnlib import numerics
 from study import ROOT, recipes
-from study.train import build, loop, provenance, runs
+from study.train import build, eager, provenance, runs
 
 RECIPES = {"mlp": recipes.MNIST_THEANO, "convnet": recipes.CIFAR10_THEANO}
 SIDES = ("plain", "plain channels-last", "ours")
@@ -53,7 +53,7 @@ def stepper(side: str, name: str, device: str) -> Callable[[Tensor, Tensor], Ten
         network = build.build_network(RECIPES[name], 0, device)
         optimizer = build.build_optimizer(RECIPES[name], network)
         network.train()
-        return lambda images, labels: loop.step(network, optimizer, images, labels)
+        return lambda images, labels: eager.step(network, optimizer, images, labels)
     network = (plain.mlp() if name == "mlp" else plain.convnet()).to(device)
     if side == "plain channels-last":
         network = network.to(memory_format=torch.channels_last)

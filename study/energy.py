@@ -18,41 +18,18 @@ the least that a pass can do:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 
 from bnnlib.kernels.reference import PLANES, words_for
-from bnnlib.models import CLASSES, CONVNET_CHANNELS, CONVNET_SIDE, MLP_INPUTS
 from study.claims import context
-from study.recipes.recipe import Recipe
+from study.recipes.shapes import Layer
 
 WORD_BYTES = 8
 HIDDEN = ("weights", "activations", "normalization", "arithmetic")
 WITHOUT_NORMALIZATION = tuple(kind for kind in HIDDEN if kind != "normalization")
 PARTS = ("first layer", *(f"hidden {kind}" for kind in HIDDEN), "last layer")
 Amounts = dict[str, float]  # by kind, or by PARTS; bytes or pJ
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A dense layer or a convolution, and what follows it up to the next: sizes for one image."""
-
-    units: int  # or filters
-    terms: int  # of each sum
-    inputs: int  # numbers that it reads
-    positions: int = 1  # sums of each unit
-    pooled: int = 1  # sums that max pooling makes one number of
-    pixels: bool = False  # it reads an image
-    scores: bool = False  # its outputs are real numbers
-
-    @property
-    def connections(self) -> int:
-        return self.units * self.terms * self.positions
-
-    @property
-    def outputs(self) -> int:
-        return self.units * self.positions // self.pooled
 
 
 @dataclass(frozen=True)
@@ -83,21 +60,6 @@ def numbers() -> tuple[Numbers, Numbers, Numbers]:
         Numbers("int8", 8, 1, 64, product, rescaled),
         Numbers("binary", 1, PLANES, 32, add["int8"], add["int32"]),
     )
-
-
-def layers_of(recipe: Recipe) -> list[Layer]:
-    """The layers of `models.build`, first to last."""
-    layers, widths = [], (MLP_INPUTS, *recipe.hidden)
-    if recipe.network == "convnet":
-        for stage, (channels, width) in enumerate(pairwise((CONVNET_CHANNELS, *recipe.hidden))):
-            positions = (CONVNET_SIDE >> stage) ** 2
-            layers.append(Layer(width, 9 * channels, channels * positions, positions))
-            layers.append(Layer(width, 9 * width, width * positions, positions, pooled=4))
-        widths = (layers[-1].outputs, recipe.dense, recipe.dense)
-    layers += [Layer(fan_out, fan_in, fan_in) for fan_in, fan_out in pairwise((*widths, CLASSES))]
-    layers[0] = replace(layers[0], pixels=True)
-    layers[-1] = replace(layers[-1], scores=True)
-    return layers
 
 
 def weight_bytes(layer: Layer, of: Numbers) -> int:

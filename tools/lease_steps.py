@@ -19,7 +19,7 @@ from bnnlib.files import whole
 from study import recipes
 from study.bench.timing import seconds_of
 from study.data.training_data import training_data
-from study.train import captured, loop
+from study.train import captured, eager, loop
 from study.train.runner import default_device
 
 LARGE = 8192  # a square product's side
@@ -70,9 +70,9 @@ def pace(
     state.network.train()
     rows = slice(0, recipe.batch_size)
     batch = split.images[rows], split.labels[rows]
-    eager = lambda: loop.step(state.network, state.optimizer, *batch)  # noqa: E731
-    seconds_of(eager, 3, device)
-    told = {"eager_ms": 1000 * seconds_of(eager, min(steps, 20), device)}
+    one_step = lambda: eager.step(state.network, state.optimizer, *batch)  # noqa: E731
+    seconds_of(one_step, 3, device)
+    told = {"eager_ms": 1000 * seconds_of(one_step, min(steps, 20), device)}
     step, told["steps"] = captured.prepared(state, recipe, split, graph)
     if step:
         loop._begin_epoch(state, len(split.images))

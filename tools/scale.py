@@ -10,10 +10,11 @@ from functools import cache
 from statistics import median
 
 from bnnlib.files import whole
-from study import ROOT, data, energy, recipes
+from study import ROOT, data, recipes
 from study.data import store
 from study.recipes import ablations, paper
 from study.recipes.recipe import Recipe
+from study.recipes.shapes import connections
 from study.train import runs
 
 PAGE = ROOT / "docs" / "scale.md"
@@ -48,16 +49,11 @@ class Rate:
     device: str
 
 
-def operations(recipe: Recipe) -> int:
-    """Multiply-adds of an image's forward pass."""
-    return sum(layer.connections for layer in energy.layers_of(recipe))
-
-
 def work(recipe: Recipe) -> float:
     """Multiply-adds of a run: training and validation of all epochs."""
     held = data.VALIDATION[recipe.dataset]
     trained = recipe.train_images or store.SIZES[recipe.dataset][0] - held
-    return operations(recipe) * recipe.epochs * (PASSES * trained + held)
+    return connections(recipe) * recipe.epochs * (PASSES * trained + held)
 
 
 @cache
@@ -70,7 +66,7 @@ def rates(name: str) -> list[Rate]:
             made = _sized(records[0])
             seconds = median(_core_seconds(record) / work(_sized(record)) for record in records)
             device = records[0]["provenance"]["device_name"]
-            found.append(Rate(name, profile, operations(made), seconds, device))
+            found.append(Rate(name, profile, connections(made), seconds, device))
     return sorted(found, key=lambda rate: rate.largest)
 
 

@@ -15,7 +15,7 @@ from bnnlib.functional import Values
 from bnnlib.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from study.data.training_data import Images
 from study.recipes.recipe import Recipe
-from study.train.loop import EVALUATION_BATCH
+from study.train.evaluation import EVALUATION_BATCH
 
 DRAWS = 16
 FIRST_SEED = 2**31  # far from the seeds of runs, which count from 0

@@ -31,11 +31,13 @@ from distributed.comm import CommClosedError
 
 from study.recipes.recipe import Recipe
 from study.train import runner, runs
-from study.train.cluster_progress import TOPIC, Overview, Said
+from study.train.cluster_progress import Overview
+from study.train.progress import Lines
 from study.train.same_platform import agree, differs, facts
 
 PATIENCE = 5  # seconds for a scheduler to answer
 LOOPBACK = "127.0.0.1"
+TOPIC = "bnnlib"  # of the events by which workers tell how far they are
 SUFFIXES = (".safetensors", ".json")  # of the files of a run, in the order of writing
 SETTINGS = {
     # Memory is managed as without a cluster; Dask's setting is for tables that come and go.
@@ -216,6 +218,11 @@ def _collect(client: Client, futures: dict[Future, Task], view: Overview) -> lis
     return left
 
 
+def _tell(worker, name: str, said: str) -> None:
+    """Send a line that a run said from its worker, Dask's own object, to who looks on."""
+    worker.loop.add_callback(worker.log_event, TOPIC, {"name": name, "said": said})
+
+
 def keep(path: Path, files: dict[str, bytes]) -> None:
     """Write what a run left, by suffix, beside `path`: last the record, which says that all is."""
     for suffix in SUFFIXES:
@@ -242,9 +249,9 @@ def _train(
         raise OtherWorker(f"{worker.address} {problem}")
     os.environ["BNN_COMMAND"] = command
     torch.set_num_threads(threads)
-    said = Said(worker, f"{recipe.name} seed {seed}")
+    lines = Lines(lambda said: _tell(worker, f"{recipe.name} seed {seed}", said))
     run = (recipe, profile, seed, agreed["device"])
-    with redirect_stdout(said), redirect_stderr(said):
+    with redirect_stdout(lines), redirect_stderr(lines):
         try:
             runner.run(*run)
         except FileNotFoundError:  # a worker given up for lost has ended it, and cleared up

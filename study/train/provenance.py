@@ -61,6 +61,8 @@ DETERMINING = (
     "study/train/analysis",
     "study/train/build",
     "study/train/captured",
+    "study/train/eager",
+    "study/train/evaluation",
     "study/train/loop",
 )
 # What `dirty` looks at: everything that makes results, and nothing that they are made into.

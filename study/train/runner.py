@@ -57,7 +57,7 @@ def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
     if not finished:
         numerics.set_up(device)  # before the record says what is in force
         made = provenance.gather(device)
-        with progress.shown(), malloc.kept(), _interruption_told(recipe, seed, path):
+        with progress.shown(), malloc.keep_freed_memory(), _interruption_told(recipe, seed, path):
             history, outcome, network = loop.fit(recipe, training, seed, device, _checkpoint(path))
         record = {
             "schema": runs.SCHEMA,

@@ -10,7 +10,7 @@ from bnnlib.layers import MaxPool2x2
 from study import bench, recipes
 from study.bench import baselines
 from study.data.training_data import Images, training_data
-from study.train import build, estimate, loop
+from study.train import build, estimate, evaluation
 
 SMOKE = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 
@@ -88,14 +88,14 @@ def test_only_filters_away_from_the_cpu_are_laid_out_anew():
 
 
 def test_nothing_waits_for_the_device_inside_an_evaluation(monkeypatch):
-    monkeypatch.setattr(loop, "EVALUATION_BATCH", 50)
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 50)
     monkeypatch.setattr(F, "one_hot", lambda labels, _: torch.eye(10)[labels])  # a CPU's checks it
     network = build.build_network(SMOKE, 0)
     split = training_data(SMOKE, "smoke").test
     waits = []
     for count in (50, 200):
         with Operators() as called:
-            loop.evaluate(network, Images(split.images[:count], split.labels[:count]))
+            evaluation.evaluate(network, Images(split.images[:count], split.labels[:count]))
         waits.append(called.names.count("_local_scalar_dense.default"))
     assert waits[0] == waits[1] <= 2  # those of the sums, at the end
 

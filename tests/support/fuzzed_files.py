@@ -24,7 +24,7 @@ from random_networks import random_network
 from bnnlib import classify, network_file, packed
 from bnnlib.layers import Normalization
 from study import bench, claims, recipes
-from study.train import checkpoints, loop, runs
+from study.train import checkpoints, eager, loop, runs
 from tools import run_notebooks
 
 SEALED = 0.6  # share of cases whose digest fits what was changed
@@ -164,7 +164,7 @@ def _state() -> checkpoints.State:
     state.order = torch.arange(20)
     images = torch.zeros(4, 28, 28, dtype=torch.uint8)
     for _ in range(2):
-        loss = loop.step(state.network, state.optimizer, images, torch.arange(4))
+        loss = eager.step(state.network, state.optimizer, images, torch.arange(4))
         state.losses.append(loss)
     state.history = [{"epoch": 1, "validation_error": 9.0}]
     return state

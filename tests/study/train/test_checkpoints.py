@@ -16,7 +16,7 @@ from bnnlib.binarize import Binarization
 from bnnlib.rounding import Rounding
 from study import ROOT, recipes
 from study.data.training_data import training_data
-from study.train import checkpoints, loop, provenance
+from study.train import checkpoints, eager, loop, provenance
 
 STOCHASTIC = {"weights": Binarization.STOCHASTIC, "activations": Binarization.STOCHASTIC}
 NOISY = replace(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), **STOCHASTIC)
@@ -88,7 +88,7 @@ class Killed(BaseException):
 
 def fit_until(step: int, recipe, path, monkeypatch):
     """Train until so many steps of this process are done."""
-    real, steps = loop.squared_hinge, iter(range(10_000))
+    real, steps = eager.squared_hinge, iter(range(10_000))
 
     def loss(scores, labels):
         if scores.requires_grad and next(steps) == step:
@@ -96,7 +96,7 @@ def fit_until(step: int, recipe, path, monkeypatch):
         return real(scores, labels)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop, "squared_hinge", loss)
+        patch.setattr(eager, "squared_hinge", loss)
         loop.fit(recipe, training_data(recipe, "smoke"), 3, checkpoint=path)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from study import data, recipes, train
 from study.train import __main__ as command
-from study.train import cluster, cluster_progress, runner, runs, same_platform
+from study.train import cluster, runner, runs, same_platform
 from tests.support import dask_processes
 from tests.support.dask_processes import Meanwhile, measured, wait_for
 
@@ -88,7 +88,7 @@ def assert_as_alone(alone, pairs):
 
 
 def said(client) -> list[str]:
-    return [message["said"] for _, message in client.get_events(cluster_progress.TOPIC)]
+    return [message["said"] for _, message in client.get_events(cluster.TOPIC)]
 
 
 def busy_worker(client) -> int:
