@@ -72,26 +72,26 @@ def show_source(*objects) -> None:
 
 
 def recipe_table(chosen: Sequence[Recipe], profile: str) -> pd.DataFrame:
-    """Every value that has a source: in the paper, in the authors' code, ours at this profile.
+    """Every value that has a citation: in the paper, in the authors' code, ours at this profile.
 
-    Recipes that share their sources, and no others, can be set side by side.
+    Recipes that share their citations, and no others, can be set side by side.
     """
-    sources, *others = (recipes.SOURCES[recipe.name] for recipe in chosen)
-    if any(table is not sources for table in others):
-        raise ValueError("recipes with sources of their own take tables of their own")
+    citations, *others = (recipes.CITATIONS[recipe.name] for recipe in chosen)
+    if any(table is not citations for table in others):
+        raise ValueError("recipes with citations of their own take tables of their own")
     names = [recipe.name for recipe in chosen] if others else ["ours"]
     rows = [
         {
             "hyperparameter": field.replace("_", " "),
-            "paper": source.paper,
-            "authors' code": source.code,
+            "paper": citation.paper,
+            "authors' code": citation.code,
             **{
                 f"{name} ({profile})": _used(recipe, profile, field)
                 for name, recipe in zip(names, chosen, strict=True)
             },
-            "note": source.note,
+            "note": citation.note,
         }
-        for field, source in sources.items()
+        for field, citation in citations.items()
     ]
     return pd.DataFrame(rows)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from bnnlib.kernels.cpu import up
 from bnnlib.kernels.cpu.parallel_for import in_parts
 from bnnlib.xnor import pack_signs, pack_weights, xnor_conv2d
-from study.bench.timing import Side, compare
+from study.bench.timing import Implementation, compare
 from study.filters import signs_of
 from study.train.analysis import FILTER_BITS, filter_codes, merge_inverses
 
@@ -162,8 +162,8 @@ def race(weight: Tensor, x: Tensor, seconds: float) -> dict:
     }
     for call in calls.values():
         call()  # compiles, which is not timed
-    sides = [Side(name, "int32", call, threads) for name, call in calls.items()]
-    rows = compare(sides, lambda _, sums: {"equal": torch.equal(sums, wanted)}, seconds, "cpu")
+    ways = [Implementation(name, "int32", call, threads) for name, call in calls.items()]
+    rows = compare(ways, lambda _, sums: {"equal": torch.equal(sums, wanted)}, seconds, "cpu")
     plain, _ = reference_conv2d(x.float(), weight)
     equal = all(row["equal"] for row in rows) and torch.equal(plain.to(torch.int32), wanted)
     times = {row["implementation"]: row["ms"]["p50"] for row in rows}

@@ -18,6 +18,8 @@ from study import recipes
 from study.recipes.recipe import Recipe
 from study.train import build, runs
 
+MANY_ROWS = 16  # from here on the plain kernels, which make little of few, are timed
+
 
 @dataclass(frozen=True)
 class Product:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bnnlib import folding, models, normalization, packed
 from study import ROOT
 from study.bench.baselines import DEFAULT, NUMPY, Product, float_network
-from study.bench.timing import Side, compare
+from study.bench.timing import Implementation, compare
 
 
 def _int8_layout(w: Tensor):
@@ -94,12 +94,12 @@ def latencies(networks: dict[str, Callable], image: Tensor, scores: Tensor, seco
 
     scores (1, 10): the exact ones; whether they are met stands in each row.
     """
-    sides = [
-        Side(kind, "scores", lambda n=network: n(image), threads)
+    ways = [
+        Implementation(kind, "scores", lambda n=network: n(image), threads)
         for kind, network in networks.items()
         for threads in sorted({1, torch.get_num_threads()})
     ]
-    return compare(sides, lambda _, found: {"exact": torch.equal(found, scores)}, seconds, "cpu")
+    return compare(ways, lambda _, found: {"exact": torch.equal(found, scores)}, seconds, "cpu")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bnnlib import folding, functional, models
 from bnnlib.layers import MaxPool2x2
 from study import bench, recipes
-from study.bench import baselines
+from study.bench import baselines, products
 from study.data.training_data import Images, training_data
 from study.train import build, estimate, evaluation
 
@@ -110,9 +110,9 @@ def test_no_gradients_are_kept_for_kernels_of_another_device():
 
 def test_a_sum_of_257_is_not_the_256_that_bfloat16_makes_of_it():
     wanted = torch.tensor([[257]], dtype=torch.int32)
-    assert not bench.equal(wanted.bfloat16(), wanted) and bench.equal(wanted.float(), wanted)
+    assert not products.equal(wanted.bfloat16(), wanted) and products.equal(wanted.float(), wanted)
     words = torch.tensor([[2**62 + 1]])
-    assert bench.equal(words, words) and not bench.equal(words - 1, words)
+    assert products.equal(words, words) and not products.equal(words - 1, words)
 
 
 def test_measurements_of_a_gpu_are_kept_by_its_capability(monkeypatch, tmp_path):
