@@ -12,9 +12,9 @@ from math import frexp
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from study import figures, recipes
+from study import claims, figures, recipes
 from study.claim_tables import compare, criteria, sentence
-from study.claims import Claim, claims, context
+from study.claims import Claim, context
 from study.evidence import Result, answer
 from study.figures import effects, history, learning_curves
 from study.page import Page, publish, save

@@ -10,8 +10,8 @@ from operator import itemgetter
 
 import pandas as pd
 
-from study import recipes, verdicts
-from study.claims import INTERVAL, claims, context
+from study import claims, recipes, verdicts
+from study.claims import INTERVAL, context
 from study.data.store import SIZES
 from study.evidence import Result, answer
 from study.recipes import Recipe
@@ -100,7 +100,7 @@ def table_one() -> pd.DataFrame:
     binarized = {"group": "Binarized activations and weights, in training and test"}
     ours = [
         {**binarized, "method": f"BNN ({recipe})", "where": "both"}
-        | {data: claims()[f"{data}_{recipe.lower()}"].printed for data in DATA_SETS}
+        | {data: claims.load()[f"{data}_{recipe.lower()}"].printed for data in DATA_SETS}
         for recipe in ("Torch7", "Theano")
     ]
     frame = pd.DataFrame(ours + context()["table1"]).fillna("-")
@@ -176,7 +176,7 @@ def gap_sentences(
 
 def _gap(title: str, to: str, origin: str) -> str:
     """The paper's own difference, and what counting that many test images alone leaves open."""
-    last, first = (claims()[name] for name in (to, origin))
+    last, first = (claims.load()[name] for name in (to, origin))
     images = SIZES[recipes.by_name(last.recipes[0]).dataset][1]
     error = sqrt(sum(claim.value * (100 - claim.value) for claim in (last, first)) / images)
     numbers = f"{last.value - first.value:+.2f} ± {error:.2f} points"

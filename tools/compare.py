@@ -14,8 +14,7 @@ from dataclasses import astuple, dataclass
 from statistics import fmean
 
 from bnnlib.files import print_anywhere
-from study import ROOT, recipes
-from study.claims import claims
+from study import ROOT, claims, recipes
 from study.tables import spread
 from tools import findings, noise, site, summary
 from tools.findings import COPIED, DIFFERS, NOISE, NOT_NOISE, SAME, Pair, Results
@@ -39,7 +38,7 @@ class Line:
 def claim_lines(sides: Pair) -> list[Line]:
     """Every claim that has a value on both sides, for each profile that its runs were made at."""
     lines = []
-    for claim in claims().values():
+    for claim in claims.load().values():
         ours, theirs = (side.measured(claim) for side in sides)
         for profile in filter(theirs.get, ours):
             rows = ours[profile], theirs[profile]
@@ -104,7 +103,7 @@ def conditions(sides: Pair) -> str:
 
 def missing(sides: Pair) -> str:
     """How much of what is committed at this profile you have not, as a sentence."""
-    claimed = [sum(bool(side.measured(claim)) for claim in claims().values()) for side in sides]
+    claimed = [sum(bool(side.measured(claim)) for claim in claims.load().values()) for side in sides]
     made = [{key for key in side.groups() if key[1] == side.profile} for side in sides]
     told = f"{claimed[1] - claimed[0]} claims and {len(made[1] - made[0])} recipes"
     return f"Not run here: {told} of the committed results."

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from study.claims import SPEED, TRAINING, TWO_GROUPS, Claim, claims
+from study import claims
+from study.claims import SPEED, TRAINING, TWO_GROUPS, Claim
 from study.train import runs
 from study.verdicts import STAND_IN
 from tools import noise, summary
@@ -187,7 +188,7 @@ def own_rows(folder: Path, committed: Path) -> list[Row]:
     digests = {run["digest"] for run in there.runs.values()}
     mine, theirs = summary.load(folder), summary.load(committed)
     rows = []
-    for claim in claims().values():
+    for claim in claims.load().values():
         times = [row.entry["values"] for row in summary.measured(claim, theirs)]
         own = [
             row

@@ -98,7 +98,7 @@ def test_a_page_states_what_its_records_give(path):
 
 def again(entry: dict, made_by: list[dict], profile: str) -> evidence.Result:
     """A claim's result from its records; from the stated values where a page measured otherwise."""
-    name, selection = entry["id"], claims.claims()[entry["id"]].selection
+    name, selection = entry["id"], claims.load()[entry["id"]].selection
     if made_by and selection.startswith("test error"):
         return evidence.answer(name, made_by)
     if made_by and name.startswith("first_epoch_"):

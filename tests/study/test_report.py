@@ -133,10 +133,10 @@ def test_criteria_name_all_outcomes_and_the_evidence_that_they_take():
     assert rows[3] == ["reproduced if the mean is at least 3.4 ×", "any machine"]
 
 
-@pytest.mark.parametrize("name", claims.claims())
+@pytest.mark.parametrize("name", claims.load())
 def test_every_claim_has_a_sentence_before_it_is_run(name):
-    text = report.sentence(answer(name, []) if claims.claims()[name].recipes else Result(name, []))
-    assert text.startswith("**Not run.**") and claims.claims()[name].criterion in text
+    text = report.sentence(answer(name, []) if claims.load()[name].recipes else Result(name, []))
+    assert text.startswith("**Not run.**") and claims.load()[name].criterion in text
 
 
 def test_verdict_text_displays_one_line_a_claim(displayed):
@@ -149,7 +149,7 @@ def test_show_hides_the_index_escapes_and_cuts_nothing_off(displayed):
     report.show(report.criteria(["mnist_theano", "clipping"]))
     html = displayed[0].data
     assert "<th>0</th>" not in html and "..." not in html
-    assert claims.claims()["mnist_theano"].selection in html
+    assert claims.load()["mnist_theano"].selection in html
 
 
 def test_show_source_shows_the_real_source(displayed):
