@@ -1,4 +1,4 @@
-"""What a cluster costs and what it gains on this machine: one worker, two, and none.
+"""Cost and gain of a cluster on this machine: one worker, two, and none.
 
     python -m benchmarks.bench_cluster [--profile quick] [--epochs 45] [--out FILE]
 
@@ -50,12 +50,12 @@ def measure(profile: str, epochs: int) -> dict:
     with cluster.local(2) as client:
         timed(_by(client), [(baseline, seed) for seed in range(2)], profile)
         two = timed(_by(client), ablations, profile)
-    rows = [row(f"a run of {epochs} epochs", name, of) for name, of in taken.items()]
+    rows = [row(f"a run of {epochs} epochs", name, made) for name, made in taken.items()]
     what = f"{len(ablations)} MNIST ablations"
     rows += [row(what, "1 worker", [one]), row(what, "2 workers", [two])]
-    _require_equal([made for of in taken.values() for _, made in of])
+    _require_equal([records for each in taken.values() for _, records in each])
     _require_equal([one[1], two[1]])
-    medians = [of["median"] for of in rows]
+    medians = [each["median"] for each in rows]
     return {"rows": rows, "overhead": medians[1] / medians[0] - 1, "gain": medians[2] / medians[3]}
 
 

@@ -76,8 +76,8 @@ def main() -> int:
         print(f"only {changed} of {len(found)} moves changed the scores", file=sys.stderr)
         return 1
     ms = {key: summary([each[key] for each in found]) for key in ("answered", "shown")}
-    for key, own in ms.items():
-        told = ", ".join(f"{name} {value:.1f} ms" for name, value in own.items())
+    for key, times in ms.items():
+        told = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
         print(f"{key}: {told}; {len(found)} moves")
     made = {"schema": runs.SCHEMA, "provenance": provenance.gather("cpu")}
     what = "a stroke's move, answered by the page of notebook 00"

@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_training [--rounds 3] [--steps 12]
 
-Each side runs in a process of its own, plain and ours in turn, so that both meet the same mood of
+Each side runs in a process of its timed, plain and ours in turn, so that both meet the same mood of
 the machine and peak memory can be told apart. A step is all of it: scaling, forward, backward,
 update, clipping; both sides have the settings of OpenMP and memory that importing bnnlib makes, and
 are also timed where freed memory is kept, as the trainer keeps it: what the C library gives back
@@ -48,7 +48,7 @@ def batches(name: str, count: int, device: str) -> list[tuple[Tensor, Tensor]]:
 
 
 def stepper(side: str, name: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of images and labels that trains one step of the side's own network."""
+    """A function of images and labels that trains one step of the side's timed network."""
     if side == "ours":
         network = build.build_network(RECIPES[name], 0, device)
         optimizer = build.build_optimizer(RECIPES[name], network)
@@ -128,15 +128,15 @@ def show(rows: list[dict]) -> None:
     """The table, and ours at its fastest over the fastest plain one, with memory kept or not; its
     memory over that of the leanest plain one."""
     for name in RECIPES:
-        own = [r for r in rows if r["network"] == name]
-        for r in own:
+        timed = [r for r in rows if r["network"] == name]
+        for r in timed:
             side = r["side"] + ", memory kept" * r["memory_kept"]
             print(
                 f"{name:8} {side:33} {speed(r):8.1f} samples/s "
                 f"({r['p20']:.1f} to {r['p80']:.1f}), peak {r['peak_mb']:,.0f} MB"
             )
-        fastest = max((r for r in own if r["side"] == "ours"), key=speed)
-        plain_ones = [r for r in own if r["side"] != "ours"]
+        fastest = max((r for r in timed if r["side"] == "ours"), key=speed)
+        plain_ones = [r for r in timed if r["side"] != "ours"]
         ratio = speed(fastest) / max(map(speed, plain_ones))
         memory = fastest["peak_mb"] / min(r["peak_mb"] for r in plain_ones)
         print(f"{name:8} ours over the fastest plain one: {ratio:.2f} x; memory {memory:.2f} x")

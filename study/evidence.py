@@ -1,4 +1,4 @@
-"""What was obtained for the paper's claims: its grade of evidence, and its verdict.
+"""Evidence for the paper's claims: its grade, and the verdict that it leads to.
 
 A verdict is computed from a claim (claims.py), by its criterion (verdicts.py), from run records or
 measurements. Nothing is judged that is too weak for it.
@@ -25,13 +25,15 @@ from study.verdicts import (
     judge,
 )
 
-PAPER, WORKING, SMALL = "paper's settings", "working networks", "small networks"
+PAPER = "paper's settings"
+WORKING = "working networks"
+SMALL = "small networks"
 WITHOUT_TRAINING = {"speed": "timed", "arithmetic": "computed", "exactness": "counted"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was obtained for one claim.
+    """Result for one claim.
 
     `values` are in the claim's unit, one per run or measurement; where two groups are compared,
     `reference` holds those of the other group. `records` are all the runs behind them; of a

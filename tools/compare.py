@@ -95,22 +95,23 @@ def show(head: str, lines: Sequence[Line]) -> None:
 
 
 def conditions(sides: Pair) -> str:
-    """In which conditions your runs differ from the committed ones, as a sentence."""
+    """A sentence on the conditions in which your runs differ from the committed ones."""
     changed = findings.changed(*(side.runs for side in sides))
     told = [f"{key} ({a[:SHORT]} there, {b[:SHORT]} here)" for key, (a, b) in changed.items()]
     return f"Your runs differ from them in {', '.join(told)}." if told else ""
 
 
 def missing(sides: Pair) -> str:
-    """How much of what is committed at this profile you have not, as a sentence."""
-    claimed = [sum(bool(side.measured(claim)) for claim in claims.load().values()) for side in sides]
+    """A sentence on how much of what is committed at this profile you lack."""
+    known = claims.load().values()
+    claimed = [sum(bool(side.measured(claim)) for claim in known) for side in sides]
     made = [{key for key in side.groups() if key[1] == side.profile} for side in sides]
     told = f"{claimed[1] - claimed[0]} claims and {len(made[1] - made[0])} recipes"
     return f"Not run here: {told} of the committed results."
 
 
 def sum_up(lines: Sequence[Line]) -> str:
-    """How many differences are what, and what that means, as one sentence."""
+    """One sentence that counts the differences by finding, and says what that means."""
     counts = Counter(line.finding for line in lines)
     told = ", ".join(f"{counts[word]} {word}" for word in findings.FINDINGS if counts[word])
     return f"Of {len(lines)} results {told}: {_meaning(lines, counts)}."

@@ -63,7 +63,7 @@ def plan(state: Path, profile: str = "paper") -> list[Step]:
     sizes |= {"convnet": (100, 1)}
     if small:
         sizes = {"squares": (64,), "rows": (1,)}
-    steps += [_bench(state, kind, size, small) for kind, of in sizes.items() for size in of]
+    steps += [_bench(state, kind, size, small) for kind, each in sizes.items() for size in each]
     steps += [Step(f"pace {name}", 1, ask("pace", name), 60) for name in PACED[: 1 if small else 4]]
     trained = (("mnist-theano", 1), ("cifar10-theano", 2), ("mnist-torch7", 3))
     for name, call in trained[: 1 if small else 3]:

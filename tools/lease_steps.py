@@ -1,4 +1,4 @@
-"""What a lent GPU is asked, one question a process.
+"""Questions to a lent GPU, one a process.
 
     python -m tools.lease_steps WHAT OUT [RECIPE]
 
@@ -52,7 +52,7 @@ def _rate(call, size: int, device: str) -> float:
 
 
 def checks(device: str) -> dict:
-    """What speaks against the binary tensor cores there; empty where nothing does."""
+    """Reasons against the binary tensor cores there; empty where there are none."""
     from bnnlib.kernels import gpu_b1
 
     return {"binary tensor cores": gpu_b1.why_not(device)}

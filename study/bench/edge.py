@@ -44,7 +44,9 @@ STORED = [folding.Block, normalization.BatchNorm, set]  # what `save` writes bes
 
 
 def kinds_for(network: nn.Sequential) -> tuple[str, ...]:
-    """Those that there are: torch's int8 product of activations quantized as they come is dense,
+    """Kinds of numbers that are measured.
+
+    torch's int8 product of activations quantized as they come is dense,
     and so is NumPy's.
     """
     first = folding.blocks(network)[0]
@@ -70,7 +72,7 @@ def load(kind: str, file: Path) -> Callable[[Tensor], Tensor]:
 
 
 def weight_bytes(kind: str, network: nn.Sequential) -> int:
-    """What the binary layers' weights take in memory, ready to be multiplied."""
+    """Bytes of the binary layers' weights in memory, ready to be multiplied."""
     if kind == "bits":
         return packed.pack(network).packed_bytes()
     count = sum(layer.weight.numel() for layer in models.binary_layers(network).values())

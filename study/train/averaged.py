@@ -27,7 +27,7 @@ def is_stochastic(recipe: Recipe) -> bool:
 
 
 def outcome(recipe: Recipe, network: nn.Module, test: Images, seed: int) -> dict:
-    """What a record holds of this: nothing for a recipe that draws nothing."""
+    """Entries for a run's record: none for a recipe that draws nothing."""
     if not is_stochastic(recipe):
         return {}
     return {"averaged_test_error": averaged_error(network, test, seed), "averaged_draws": DRAWS}

@@ -17,7 +17,7 @@ from bnnlib.functional import Values
 from study.data.training_data import Images
 from study.recipes.recipe import Recipe
 from study.train import eager
-from study.train.checkpoints import State
+from study.train.state import State
 
 WARM_UP = 3  # steps before recording: libraries allocate, choose and compile
 COMPARED = 5  # steps beside the eager ones
@@ -54,7 +54,9 @@ class Captured:
     """
 
     def __init__(self, state: State, recipe: Recipe, split: Images, graph: type = CudaGraph):
-        self.state, self.split, self.batch = state, split, recipe.batch_size
+        self.state = state
+        self.split = split
+        self.batch = recipe.batch_size
         device, steps = split.images.device, len(split.images) // recipe.batch_size
         groups = len(state.optimizer.param_groups)
         self.order = torch.zeros(len(split.images), dtype=torch.int64, device=device)

@@ -9,7 +9,8 @@ from tqdm import tqdm
 from study.data.training_data import Images, TrainingData, training_data
 from study.recipes.recipe import Recipe
 from study.train import evaluation, loop, malloc
-from study.train.checkpoints import Keeper, State
+from study.train.checkpoints import Keeper
+from study.train.state import State
 
 WARM_UP = 2  # steps: the first ones allocate, and choose how to convolve
 TIMED = 5  # few: with little time left, every run that is tried costs as much
@@ -17,7 +18,7 @@ MARGIN = 1.1  # steps get slower when a machine gets warm, and an epoch ends wit
 
 
 def seconds(recipe: Recipe, profile: str, device: str, done: tuple[int, int] = (0, 0)) -> float:
-    """Of a run from where it is, `done` (epochs, steps of the next one), to its end."""
+    """Seconds of a run from where it is, `done` (epochs, steps of the next one), to its end."""
     training = training_data(recipe, profile, device)
     step, image = pace(recipe, profile, device)
     epochs, steps = done

@@ -19,7 +19,8 @@ from study.data.training_data import Images, TrainingData
 from study.recipes.recipe import Recipe
 from study.train import analysis, build, eager, evaluation, progress, provenance
 from study.train.captured import Captured, prepared
-from study.train.checkpoints import Keeper, State
+from study.train.checkpoints import Keeper
+from study.train.state import State
 
 
 def begin(recipe: Recipe, training: TrainingData, seed: int, device: str = "cpu") -> State:
@@ -95,13 +96,11 @@ def fit(
     """Train once. Returns (history, outcome, network): an entry an epoch, what came out, the net.
 
     The paper's selection: the test error is that of the epoch with the best validation error, the
-    latest of equals (binary_net.py:296-304). The network returned is that epoch's; of it are also
-    the loss and the error on training images in evaluation mode, to be compared with the
-    validation's: as many images as are held out, or all if they are fewer.
+    latest of equals (binary_net.py:296-304), and so is the network. `outcome` also has its loss and
+    error on as many training images as are held out, to be compared with the validation's.
     checkpoint: where a long run leaves its state every few minutes, and from where it goes on after
-    an interruption; on a CPU to the very same numbers.
-    Several processes make the same run together; process 0 alone leaves its state, and all must
-    find it.
+    an interruption; on a CPU to the very same numbers. Of several processes that make the same run
+    together process 0 alone leaves its state, and all must find it.
     Raises FloatingPointError, naming recipe, epoch and step, when the loss is no longer finite,
     ValueError for a negative seed, the checkpoint of another run, or processes that do not begin at
     the same place.
@@ -115,29 +114,42 @@ def fit(
     captured, how = _captured(state, recipe, training.train, device)
     with _bar(recipe, training, seed, state) as bar:
         while state.epoch < recipe.epochs:
-            rate = build.learning_rate(recipe, state.epoch)
-            optim.set_learning_rate(state.optimizer, rate)
-            if not len(state.order):
-                _begin_epoch(state, len(training.train.images))
-            if captured is None:
-                losses = train_epoch(state, recipe, training.train, keeper, bar)
-            else:
-                losses = replay_epoch(state, recipe, captured, keeper, bar)
-            _require_finite(state, recipe)
-            validation = _validate(state, recipe, training.validation)
-            _end_epoch(state, rate, losses, *validation)
-            progress.show_epoch(bar, state.history, recipe.name, recipe.epochs)
-            if keeper.due():
-                keeper.keep(state)
+            _one_epoch(state, recipe, training, captured, keeper, bar)
     outcome = _select(state, training)
     if device == "cuda":
         outcome["steps"] = how
     return state.history, outcome, state.network
 
 
+def _one_epoch(
+    state: State,
+    recipe: Recipe,
+    training: TrainingData,
+    captured: Captured | None,
+    keeper: Keeper,
+    bar: tqdm,
+) -> None:
+    """Train an epoch, or the rest of one that was interrupted, and enter it into the history."""
+    rate = build.learning_rate(recipe, state.epoch)
+    optim.set_learning_rate(state.optimizer, rate)
+    if not len(state.order):
+        _begin_epoch(state, len(training.train.images))
+    if captured is None:
+        losses = train_epoch(state, recipe, training.train, keeper, bar)
+    else:
+        losses = replay_epoch(state, recipe, captured, keeper, bar)
+    _require_finite(state, recipe)
+    validation = _validate(state, recipe, training.validation)
+    _end_epoch(state, rate, losses, *validation)
+    progress.show_epoch(bar, state.history, recipe.name, recipe.epochs)
+    if keeper.due():
+        keeper.keep(state)
+
+
 def _select(state: State, training: TrainingData) -> dict:
     """Turn the last epoch's network into the best one's; -> the errors in % of both."""
-    best, network = best_epoch(state.history), state.network
+    best = best_epoch(state.history)
+    network = state.network
     error = last_error = evaluation.evaluate(network, training.test)[1]
     if best < state.epoch:  # else they are the same
         network.load_state_dict(state.best)
@@ -191,7 +203,9 @@ def _end_epoch(
             "unique_filters": analysis.filters_of(state.network),
         }
     )
-    state.order, state.losses, state.signs = state.order[:0], [], signs
+    state.order = state.order[:0]
+    state.losses = []
+    state.signs = signs
     if best_epoch(state.history) == epoch:
         state.best = copy.deepcopy(state.network.state_dict())
 
@@ -199,7 +213,7 @@ def _end_epoch(
 def _require_finite(state: State, recipe: Recipe) -> None:
     """Raise FloatingPointError for a loss, or a number of the network, that isn't finite.
 
-    Of a binary layer's latent weights nothing else would tell: NaN has a sign, too.
+    NaN latent weights would otherwise go unnoticed, since binarization gives them a sign.
     """
     losses = torch.stack(state.losses)
     steps = len(state.order) // recipe.batch_size

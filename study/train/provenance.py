@@ -1,4 +1,4 @@
-"""What makes a record: sources, commit, device, versions. Knows no records and no training.
+"""Provenance of a record: sources, commit, device, versions. Knows no records and no training.
 
 A record's provenance binds it to the sources that made it: their hash is over the modules that
 determine a run's numbers, whatever else has changed.
@@ -76,7 +76,9 @@ def _significant_source(source: str) -> str:
     f-strings into more tokens and leaves out the spaces between them.
     """
     marks = {token.NEWLINE: "\n", token.INDENT: "\t", token.DEDENT: "\b"}
-    kept, previous, in_docstring = [], token.NEWLINE, False
+    kept = []
+    previous = token.NEWLINE
+    in_docstring = False
     for tok in tokenize.generate_tokens(io.StringIO(source).readline):
         if tok.type in (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER):
             continue
@@ -152,7 +154,7 @@ def device_name(device: str) -> str:
 
 
 def binding(recipe: Recipe, data: str, seed: int, device: str) -> dict:
-    """What a checkpoint must agree in with the run that goes on from it; data: their hash."""
+    """Facts that a checkpoint shares with the run that goes on from it; data: their hash."""
     return {
         "recipe": asdict(recipe),
         "seed": seed,

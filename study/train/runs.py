@@ -23,7 +23,7 @@ FRESH = ROOT / os.environ.get("BNN_RUNS", "build/runs")
 
 
 def results_folder() -> Path:
-    """Where pages, figures and metrics go: $BNN_RESULTS, set by make; else an ignored folder."""
+    """Folder of pages, figures and metrics: $BNN_RESULTS, set by make; else an ignored folder."""
     return ROOT / os.environ.get("BNN_RESULTS", "build/interactive")
 
 
@@ -38,7 +38,7 @@ def canonical(content: dict) -> bytes:
 
 
 def fresh_path(recipe: Recipe, device: str, seed: int) -> Path:
-    """Where the record of a run made by the present sources lies: build/runs/<key>/."""
+    """Place of the record of a run made by the present sources: build/runs/<key>/."""
     made_of = provenance.source_hash().encode() + canonical(asdict(recipe))
     key = hashlib.sha256(made_of).hexdigest()[:16]
     return FRESH / key / f"{device}-seed{seed}.json"

@@ -162,7 +162,7 @@ def test_failure_is_named_and_kept_while_the_good_page_stays_and_others_are_up_t
     ],
 )
 def test_bad_input_ends_in_one_sentence(arguments, sentence, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce.runs, "commit", lambda: ("0" * 40, True))
+    monkeypatch.setattr("tools.making.provenance.commit", lambda: ("0" * 40, True))
     assert reproduce.main(list(arguments)) == 1
     shown = capsys.readouterr()
     assert sentence in shown.err and len(shown.err.strip().splitlines()) == 1
@@ -260,7 +260,7 @@ def test_a_wrong_data_folder_ends_before_any_notebook(made):
 
 def test_a_page_is_outdated_when_data_records_or_benchmarks_arrive(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce.runs, "COMMITTED", tmp_path)
-    monkeypatch.setattr(reproduce, "BENCHMARKS", tmp_path)
+    monkeypatch.setattr("tools.making.BENCHMARKS", tmp_path)
     making = reproduce.Making(reproduce.options(["reproduce"]))
     notebook = next(iter(making.values))
     keys = [making.key(notebook)]

@@ -79,7 +79,7 @@ def test_a_network_trains_within(monkeypatch, tmp_path):
         told.append("trained")
         raise Trained
 
-    monkeypatch.setattr(runner.malloc, "kept", kept)
+    monkeypatch.setattr(runner.malloc, "keep_freed_memory", kept)
     monkeypatch.setattr(runner.fit, "fit", trained)
     monkeypatch.setattr(runner.runs, "FRESH", tmp_path)
     with pytest.raises(Trained):
