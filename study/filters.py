@@ -109,22 +109,6 @@ def weighted_share(counts: Counts, layers: Sequence[Convolution], way: str) -> f
     return fmean((share(count, way) for count in counts), weights)
 
 
-def by_layer(counts: Counts, layers: Sequence[Convolution]) -> pd.DataFrame:
-    """Distinct filters in %, a row a layer, then averages: over layers, and, by the ways that can
-    share work, over operations."""
-    rows = {
-        f"{place}: {layer.filters} × {layer.maps}, {layer.side}×{layer.side}": [
-            f"{share(count, way):.1f}" for way in WAYS
-        ]
-        for place, (layer, count) in enumerate(zip(layers, counts, strict=True), start=1)
-    }
-    rows["mean of the layers"] = [f"{mean_share(counts, way):.1f}" for way in WAYS]
-    left = [f"{weighted_share(counts, layers, way):.1f}" for way in SHARING]
-    rows["weighted by operations"] = ["", "", *left]
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(WAYS.values()))
-    return frame.reset_index(names="layer: filters × maps, positions")
-
-
 def overview(groups: dict[str, tuple[Counts, Sequence[Convolution]]]) -> pd.DataFrame:
     """Shares in %, a column a group of filters: means of the layers by all four ways, then what is
     left of the operations where work can be shared."""
