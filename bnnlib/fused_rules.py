@@ -8,7 +8,6 @@ import math
 import numpy as np
 from torch import Tensor
 
-from bnnlib.binarize import power_of_two
 from bnnlib.kernels import dispatch
 from bnnlib.rules import PRINTED_BETA1, Rule, adam_step, shifted_step
 
@@ -64,7 +63,7 @@ def fused_adamax_printed(
     first_moment: Tensor,
     second_moment: Tensor,
     t: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     scale: float,
     clip: bool,
 ) -> None:
@@ -73,7 +72,7 @@ def fused_adamax_printed(
 
     beta1 = PRINTED_BETA1
     beta2 = 1 - 2**-10
-    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    step = float(shifted_step(t, learning_rate, scale, beta1))
     arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
     bound = 1.0 if clip else math.inf
     dispatch.run(elementwise.adamax_printed, arrays, step, beta2, 1 - beta1, bound)
@@ -85,7 +84,7 @@ def fused_adamax_decaying(
     first_moment: Tensor,
     second_moment: Tensor,
     t: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     scale: float,
     clip: bool,
 ) -> None:
@@ -95,7 +94,7 @@ def fused_adamax_decaying(
     beta1 = 0.9
     beta2 = 0.999
     eps = 2**-27
-    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    step = float(shifted_step(t, learning_rate, scale, beta1))
     arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
     bound = 1.0 if clip else math.inf
     dispatch.run(elementwise.adamax_decaying, arrays, step, beta2, 1 - beta1, eps, bound)

@@ -104,12 +104,12 @@ def compare_rankings(
     asked = torch.from_numpy(images.test_images[:queries])
     searched = torch.from_numpy(images.train_images[:database])
     labels = images.test_labels[:queries, None] == images.train_labels[:database]
-    (own, own_reals), (codes, reals) = encode(model, asked), encode(model, searched)
+    (query_codes, query_reals), (codes, reals) = encode(model, asked), encode(model, searched)
     pixels = [part.flatten(1).float() for part in (asked, searched)]
     rankings = {
-        CODES: hamming(own, codes, bits),
-        FLOAT_SIGNS: -sign_products(own, codes, bits),
-        REALS: -cosines(torch.cat(list(own_reals)), reals),
+        CODES: hamming(query_codes, codes, bits),
+        FLOAT_SIGNS: -sign_products(query_codes, codes, bits),
+        REALS: -cosines(torch.cat(list(query_reals)), reals),
         PIXELS: -cosines(pixels[0], [pixels[1]]),
     }
     relevant = torch.from_numpy(labels)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bnnlib.files import atomic_write
 from study import ROOT, data
-from study.train import runs
+from study.train import provenance, runs
 from tools import lease_data
 
 PARTS = (ROOT / "build" / "lease-1", ROOT / "build" / "lease-2")
@@ -66,7 +66,7 @@ def plan(state: Path, profile: str = "paper") -> list[Step]:
     sizes |= {"convnet": (100, 1)}
     if small:
         sizes = {"squares": (64,), "rows": (1,)}
-    steps += [_bench(state, kind, size, small) for kind, of in sizes.items() for size in of]
+    steps += [_bench(state, kind, size, small) for kind, each in sizes.items() for size in each]
     steps += [Step(f"pace {name}", 1, ask("pace", name), 60) for name in PACED[: 1 if small else 4]]
     trained = (("mnist-theano", 1), ("cifar10-theano", 2), ("mnist-torch7", 3))
     for name, call in trained[: 1 if small else 3]:
@@ -190,7 +190,7 @@ def pack(parts: tuple[Path, Path] = PARTS) -> None:
 
     Raises ValueError for uncommitted sources, altered data, or a part that is too large.
     """
-    head, dirty = runs.commit()
+    head, dirty = provenance.commit()
     if dirty:
         raise ValueError("commit first: a record made from uncommitted sources can't be committed")
     for part in parts:

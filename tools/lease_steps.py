@@ -1,4 +1,4 @@
-"""What a lent GPU is asked, one question a process.
+"""Questions to a lent GPU, one a process.
 
     python -m tools.lease_steps WHAT OUT [RECIPE]
 
@@ -19,7 +19,7 @@ from bnnlib.files import atomic_write
 from study import recipes
 from study.bench.timing import seconds_of
 from study.data.training_data import training_data
-from study.train import captured, loop
+from study.train import captured, eager, loop
 from study.train.runner import default_device
 
 LARGE = 8192  # a square product's side
@@ -52,7 +52,7 @@ def _rate(call, size: int, device: str) -> float:
 
 
 def checks(device: str) -> dict:
-    """What speaks against the binary tensor cores there; empty where nothing does."""
+    """Reasons against the binary tensor cores there; empty where there are none."""
     from bnnlib.kernels import gpu_b1
 
     return {"binary tensor cores": gpu_b1.why_not(device)}
@@ -70,9 +70,9 @@ def pace(
     state.network.train()
     rows = slice(0, recipe.batch_size)
     batch = split.images[rows], split.labels[rows]
-    eager = lambda: loop.step(state.network, state.optimizer, *batch)  # noqa: E731
-    seconds_of(eager, 3, device)
-    told = {"eager_ms": 1000 * seconds_of(eager, min(steps, 20), device)}
+    one_step = lambda: eager.step(state.network, state.optimizer, *batch)  # noqa: E731
+    seconds_of(one_step, 3, device)
+    told = {"eager_ms": 1000 * seconds_of(one_step, min(steps, 20), device)}
     step, told["steps"] = captured.prepared(state, recipe, split, graph)
     if step:
         loop._begin_epoch(state, len(split.images))

@@ -1,4 +1,4 @@
-"""What the playground computes: a digit of a drawing, a packed network opened, an experiment.
+"""Computations of the playground: a digit of a drawing, a packed network opened, an experiment.
 
 Nothing here knows a browser: `study.playground.canvas` and `study.playground.training_panel` do.
 """
@@ -19,7 +19,9 @@ from bnnlib.xnor import xnor_matmul
 from study.bench.timing import seconds_of
 from study.recipes.recipe import Recipe
 
-SIDE, BOX, CENTRE = 28, 20, 14  # of MNIST's pictures, in pixels; where the centre of mass lies
+SIDE = 28
+BOX = 20
+CENTRE = 14  # of MNIST's pictures, in pixels; where the centre of mass lies
 
 
 def as_mnist(drawing: np.ndarray) -> np.ndarray:
@@ -44,14 +46,14 @@ def as_mnist(drawing: np.ndarray) -> np.ndarray:
 
 
 def _first(ink: np.ndarray) -> int:
-    """Where rows, or columns, with so much ink begin, so that their mean is at CENTRE."""
+    """First of the rows, or columns, with so much ink, chosen so that their mean is at CENTRE."""
     mean = (ink @ np.arange(len(ink))) / max(1, ink.sum())
     return min(max(0, round(CENTRE - mean)), SIDE - len(ink))
 
 
 @dataclass(frozen=True, eq=False)
 class HiddenLayer:
-    """What a packed layer makes of one image: bit n of its words is [sums_n >= thresholds_n]."""
+    """Outcome of a packed layer for one image: bit n of its words is [sums_n >= thresholds_n]."""
 
     sums: Tensor  # (N,) int32
     thresholds: Tensor  # (N,) int32
@@ -89,7 +91,7 @@ def _require_digits(network: PackedNetwork) -> None:
 
 
 def milliseconds(network: Callable[[Tensor], Tensor], digit: Tensor, calls: int = 1) -> float:
-    """From a digit's pixels (28, 28) to the scores, by so many calls in a row: the mean of them."""
+    """Mean milliseconds from pixels (28, 28) to scores, over `calls` consecutive calls."""
     return 1000 * seconds_of(lambda: network(digit[None]), calls, "cpu")
 
 

@@ -54,7 +54,7 @@ def noise_generator(network: nn.Module) -> Generator | None:
 
 
 def file_shape(recipe: Recipe) -> dict:
-    """What a network file tells of a recipe, so that `load_network` can build the network."""
+    """Fields of a recipe for a network file, so that `load_network` can build the network."""
     names = ("network", "hidden", "dense", "activations", "batch_norm")
     return {name: value for name, value in asdict(recipe).items() if name in names}
 

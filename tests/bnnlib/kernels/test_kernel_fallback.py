@@ -50,12 +50,12 @@ shared_filters.conv2d(torch.ones(1, 3, 4, 4, dtype=torch.int8), shared_filters.p
 TRAINED = """
 from study import recipes
 from study.data.training_data import training_data
-from study.train import loop
+from study.train import eager, loop
 recipe = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 training = training_data(recipe, "smoke")
 state = loop.begin(recipe, training, 0)
 state.network.train()
-loss = loop.step(state.network, state.optimizer, training.train.images[:20],
+loss = eager.step(state.network, state.optimizer, training.train.images[:20],
     training.train.labels[:20])
 print("trained")
 """
