@@ -10,6 +10,7 @@ import os
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
+from bnnlib.files import atomic_write
 from study import ROOT
 from study.recipes.recipe import Recipe
 from study.train import provenance
