@@ -24,7 +24,7 @@ from bnnlib.normalization import (
 from study import recipes
 from study.train import build
 from study.train.build import build_network, file_shape, noise_generator
-from study.train.loop import squared_hinge
+from study.train.eager import squared_hinge
 
 DETERMINISTIC, NONE = Binarization.DETERMINISTIC, Binarization.NONE
 SMALL_MLP = replace(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), hidden=(21, 13))

@@ -12,7 +12,7 @@ from bnnlib.rules import Rule
 from study import rates, recipes
 from study.recipes import MNIST_THEANO, RECIPES, sweeps
 from study.train import build
-from study.train.loop import squared_hinge
+from study.train.eager import squared_hinge
 
 KINDS = ("theano", "torch7", "torch7-code")
 
