@@ -57,7 +57,7 @@ def _ask(client, workers: list[str], samples: tuple, profile: str) -> dict[str, 
 
 
 async def _facts_of_worker(samples: tuple[Recipe, ...], profile: str) -> dict[str, str]:
-    """In a thread: a download must not keep the worker from answering its scheduler."""
+    """Ask in a thread: a download must not keep the worker from answering its scheduler."""
     return await asyncio.to_thread(facts, samples, profile)
 
 
