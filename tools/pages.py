@@ -3,7 +3,6 @@
 A page is one file that loads nothing: style, figures and scripts are inside, formulas are MathML.
 """
 
-import base64
 import html
 import json
 import os
@@ -24,12 +23,13 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from study.verdicts import VERDICTS
-from tools import alive
+from tools import alive, answers
+from tools.drawings import IMAGES, image
 from tools.formulas import formula
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONG_LOG = 12  # lines; a longer one is folded
-IMAGES = {"image/svg+xml": "svg+xml", "image/png": "png", "image/jpeg": "jpeg"}
+ANSWER = '<div data-answer></div>'  # in a notebook, where its page has the answer
 CAPTION = re.compile(r"[*_]*(Figure|Table) \d")
 
 
@@ -179,13 +179,6 @@ def log(text: str) -> Block:
     return Block("log", Markup("<pre>{}</pre>").format("\n".join(lines)), fold)
 
 
-def image(data: str, kind: str, alternative: str) -> Markup:
-    """An image inside the page. As a data address: ids of several inline SVGs would collide."""
-    encoded = base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else data.strip()
-    address = f"data:image/{IMAGES[kind]};base64,{encoded}"
-    return Markup('<img src="{}" alt="{}">').format(address, alternative)
-
-
 def _tables(fragment: str) -> Markup:
     """HTML with its tables set as ours."""
     fragment = re.sub(r"<style scoped>.*?</style>", "", fragment, flags=re.S)
@@ -255,8 +248,10 @@ def page(path: Path, siblings: list[Path], others: Iterable[Path] = ()) -> str:
     )
     body = blocks(notebook, markdown)
     place = siblings.index(path)
-    metrics = path.parent / "metrics" / f"{path.stem}.json"
-    return render(
+    file = path.parent / "metrics" / f"{path.stem}.json"
+    metrics = json.loads(file.read_bytes()) if file.exists() else None
+    answer = answers.of_page(metrics, path.parents[1])
+    whole = render(
         "page.html.j2",
         title=title(notebook),
         name=path.stem,
@@ -266,5 +261,7 @@ def page(path: Path, siblings: list[Path], others: Iterable[Path] = ()) -> str:
         previous=siblings[place - 1].stem if place else "",
         next=siblings[place + 1].stem if place + 1 < len(siblings) else "",
         execution=notebook.metadata.get("execution", {}),
-        metrics=json.loads(metrics.read_bytes()) if metrics.exists() else None,
+        metrics=metrics,
     )
+    box = Markup('<p class="answer-box"><strong>Answer.</strong> {}</p>').format(answer)
+    return answers.anchored(whole.replace(ANSWER, box if answer else ""))
