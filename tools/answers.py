@@ -48,7 +48,8 @@ class Told:
         """The value, of two groups with its interval; or "not run"."""
         if not self.row.ours:
             return NOT_RUN if not self.row.entry else self.row.verdict
-        return self.row.ours + (f" ({self.row.interval})" if self.row.interval else "")
+        interval = self.row.interval.replace(" interval", ":")
+        return self.row.ours + (f" ({interval})" if interval else "")
 
     @property
     def paper(self) -> str:
@@ -58,9 +59,10 @@ class Told:
     def how(self) -> str:
         """Number of runs, and their epochs where they are all alike."""
         if not self.row.ours:
-            return "no run"
+            return "n = 0"
         lengths = {_epochs(self.folder / "runs" / f"{name}.json") for name in self._records()}
-        epochs = [f"{count} epochs" for count in lengths if count and len(lengths) == 1]
+        alike = lengths if len(lengths) == 1 else ()
+        epochs = [f"{count} epoch{'s' * (count > 1)}" for count in alike if count]
         return ", ".join([f"n = {self.row.entry['n']}", *epochs])
 
     def _records(self) -> list[str]:
@@ -79,10 +81,16 @@ class Told:
 
     @property
     def machines(self) -> str:
-        """Every machine's value, with its name."""
+        """Every machine's value, with the model of its processor where that is known."""
         rows = self.row.machines or (self.row,)
-        told = [f"{row.ours} on {row.entry['device_name']}" for row in rows if row.ours]
+        told = [f"{row.ours} ({_model(row.entry['device_name'])})" for row in rows if row.ours]
         return " and ".join(told) or NOT_RUN
+
+
+def _model(device: str | None) -> str:
+    """What stands in brackets in a device's name, else all of it."""
+    found = re.search(r"\((.+)\)$", device or "")
+    return found[1] if found else device or "computed"
 
 
 class _Findings(dict):

@@ -62,7 +62,7 @@ class _Markdown(IPythonRenderer):
 
     def heading(self, text: str, level: int, **attributes) -> str:
         words = html.unescape(re.sub(r"<[^>]+>", "", text))
-        slug = re.sub(r"\W+", "-", words.lower()).strip("-")
+        slug = anchor(words)
         taken = [known for _, known, _ in self.headings]
         slug += f"-{len(taken)}" if slug in taken else ""
         self.headings.append((level, slug, words))
@@ -77,6 +77,11 @@ class _Markdown(IPythonRenderer):
             return super().link(text, url, title)
         address = self.addresses.get(notebook[1])
         return super().link(text, address + url[notebook.end() :], title) if address else text
+
+
+def anchor(words: str) -> str:
+    """The id of a heading with these words, the first of them on its page."""
+    return re.sub(r"\W+", "-", words.lower()).strip("-")
 
 
 def title(notebook: NotebookNode) -> str:

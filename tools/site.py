@@ -1,6 +1,7 @@
 """All pages of a results folder; `python -m tools.site results/local` rebuilds them."""
 
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from study.train import runs
 from tools import alive, answers, summary
 from tools.files import replace_all
 from tools.findings import own_rows
-from tools.pages import TEMPLATES, first_figure, page, render, title
+from tools.pages import TEMPLATES, anchor, first_figure, page, render, title
 
 COMMITTED = ROOT / "results"
 PROFILES = (*summary.FAITHFUL, "smoke")
@@ -33,6 +34,7 @@ def build(results: Path) -> None:
         for path in notebooks:
             contents[path.with_suffix(".html")] = page(path, notebooks, best)
     contents[results / "index.html"] = index(results)
+    contents[results / "faq.html"] = faq(results)
     replace_all({path: text.encode() for path, text in contents.items()})
 
 
@@ -85,6 +87,21 @@ def index(results: Path) -> str:
         runs=records,
         metrics=[path.relative_to(results).as_posix() for path in metrics_files(results)],
     )
+
+
+def faq(results: Path) -> str:
+    """The page of frequent questions, each with a link into a notebook's page."""
+    questions = [
+        {
+            "ask": each["ask"],
+            "anchor": anchor(each["ask"]),
+            "answer": each["answer"],
+            "notebook": each["link"],
+            "place": anchor(each["heading"]),
+        }
+        for each in tomllib.loads((TEMPLATES / "faq.toml").read_text("utf-8"))["question"]
+    ]
+    return render("faq.html.j2", questions=questions, cards=_cards(results))
 
 
 def by_verdict(table: list[summary.Row]) -> dict[str, list[summary.Row]]:

@@ -181,6 +181,10 @@ def test_the_index_is_the_one_that_the_metrics_give():
     assert (RESULTS / "index.html").read_text() == site.index(RESULTS)
 
 
+def test_the_frequent_questions_are_those_of_the_template():
+    assert (RESULTS / "faq.html").read_text() == site.faq(RESULTS)
+
+
 def test_nothing_committed_names_a_machine_or_a_folder_of_it():
     for path in tracked():
         if RESULTS in path.parents and path.suffix in (".json", ".ipynb", ".html", ".svg", ".csv"):
