@@ -30,6 +30,7 @@ from tools.formulas import formula
 TEMPLATES = Path(__file__).parent / "templates"
 LONG_LOG = 12  # lines; a longer one is folded
 ANSWER = '<div data-answer></div>'  # in a notebook, where its page has the answer
+LISTING = re.compile(r"report\.show_source\([^()]*\)")
 CAPTION = re.compile(r"[*_]*(Figure|Table) \d")
 
 
@@ -102,7 +103,8 @@ def blocks(notebook: NotebookNode, markdown: _Markdown) -> list[Block]:
             body = alive.insert(_tables(MarkdownWithMath(markdown)(cell.source)))
             pieces.append(Block(kind, body))
         elif cell.cell_type == "code" and cell.source.strip():
-            pieces.append(_source(cell, injected))
+            if not LISTING.fullmatch(cell.source.strip()):  # the listing itself follows
+                pieces.append(_source(cell, injected))
             alternative = _alternative(notebook, index)
             pieces += [_output(output, alternative, markdown) for output in cell.outputs]
     return pieces
@@ -239,20 +241,25 @@ def render(template: str, **values) -> str:
     return _templates().get_template(template).render(**values)
 
 
+def _seen(notebook: Path, path: Path) -> str:
+    """The address of a notebook's page, as seen from the page at another path."""
+    return os.path.relpath(notebook.with_suffix(".html"), path.parent).replace(os.sep, "/")
+
+
 def page(path: Path, siblings: list[Path], others: Iterable[Path] = ()) -> str:
     """The HTML of one executed notebook, <results>/<profile>/NN_name.ipynb.
 
     siblings: all of its profile, in order; others: of other profiles, to which links lead where the
-    profile has none of that name.
+    profile has none of that name. Previous and next are those that come before and after by number,
+    at the most faithful profile that others name.
     """
     notebook = nbformat.read(path, as_version=4)
-    linked = {each.stem: each.with_suffix(".html") for each in (*others, *siblings)}
-    folder = path.parent
-    markdown = _Markdown(
-        {name: os.path.relpath(each, folder).replace(os.sep, "/") for name, each in linked.items()}
-    )
+    linked = {each.stem: _seen(each, path) for each in (*others, *siblings)}
+    steps = {each.stem: _seen(each, path) for each in (*siblings, *others)}
+    markdown = _Markdown(linked)
     body = blocks(notebook, markdown)
-    place = siblings.index(path)
+    order = sorted(steps)
+    place = order.index(path.stem)
     file = path.parent / "metrics" / f"{path.stem}.json"
     metrics = json.loads(file.read_bytes()) if file.exists() else None
     answer = answers.of_page(metrics, path.parents[1])
@@ -263,8 +270,9 @@ def page(path: Path, siblings: list[Path], others: Iterable[Path] = ()) -> str:
         profile=path.parent.name,
         blocks=body,
         contents=[heading for heading in markdown.headings if heading[0] in (2, 3)],
-        previous=siblings[place - 1].stem if place else "",
-        next=siblings[place + 1].stem if place + 1 < len(siblings) else "",
+        steps=steps,
+        previous=order[place - 1] if place else "",
+        next=order[place + 1] if place + 1 < len(order) else "",
         execution=notebook.metadata.get("execution", {}),
         metrics=metrics,
     )
