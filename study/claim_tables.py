@@ -47,20 +47,23 @@ def _judged_at(claim: Claim) -> str:
 
 
 def compare(results: Sequence[Result]) -> pd.DataFrame:
-    """Claims beside what was obtained; `measured on` names profile and device."""
+    """Claims beside what was obtained, each with its criterion.
+
+    `evidence` names the grade, profile and device.
+    """
     rows = [
         {
             "claim": result.claim.statement,
             "paper": result.claim.paper,
             "ours": _ours(result),
             "difference": _difference(result),
+            "criterion": _rule(result.claim),
             "verdict": result.verdict,
-            "evidence": result.grade,
-            "measured on": _measured_on(result),
+            "evidence": ", ".join(filter(None, [result.grade, _measured_on(result)])),
         }
         for result in results
     ]
-    columns = ["claim", "paper", "ours", "difference", "verdict", "evidence", "measured on"]
+    columns = ["claim", "paper", "ours", "difference", "criterion", "verdict", "evidence"]
     return pd.DataFrame(rows, columns=columns)
 
 

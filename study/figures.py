@@ -30,6 +30,11 @@ STAND_IN = "stand-in data: not comparable with the paper"
 _SVG = {"svg.fonttype": "none", "svg.hashsalt": "bnn"}
 _FONTS = ["DejaVu Sans", "Verdana", "Arial", "sans-serif"]
 _METADATA = {"Date": None, "Creator": None}
+# What recipes' names begin with, and what the main ones are called beside each other.
+_STARTS = ("svhn-part-", "gaps-mnist-", "gaps-cifar10-", "mnist-", "cifar10-", "svhn-")
+_STARTS += ("gradients-", "shift-", "open-")
+_WORDS = {"theano": "Theano", "theano-float": "float twin"}
+_WORDS |= {"torch7": "Torch7, the paper's words", "torch7-code": "Torch7, the code"}
 _MEASURED = ("train_loss", "validation_loss", "validation_error", "learning_rate", "seconds")
 
 
@@ -46,6 +51,13 @@ def style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("svg", metadata=_METADATA, bbox_inches=None)
+
+
+def words(recipe: str) -> str:
+    """A recipe's name for a legend: without its data set or experiment, which the page tells."""
+    start = next(filter(recipe.startswith, _STARTS), "")
+    rest = recipe.removeprefix(start)
+    return _WORDS.get(rest, rest.replace("-", " "))
 
 
 def colour(recipe: str, others: list[str]) -> str:
@@ -101,11 +113,13 @@ def learning_curves(records: list[dict]) -> Figure:
     return stamped(figure, records)
 
 
-def beside_the_paper(records: list[dict], read_off: dict[str, dict]) -> Figure:
-    """Validation error by epoch (log scale), with points of the paper's own curves as diamonds.
+def beside_the_paper(
+    records: list[dict], read_off: dict[str, dict], source: str = "the paper's Figure 1"
+) -> Figure:
+    """Validation error by epoch (log scale), with points of the authors' own curves as diamonds.
 
-    read_off: {"theano": {"epochs": [...], "validation_error": [...]}, ...}. Lines as in
-    `learning_curves`.
+    read_off: {"theano": {"epochs": [...], "validation_error": [...]}, ...}, from `source`. Lines as
+    in `learning_curves`.
     """
     if not records:
         return nothing_to_draw()
@@ -116,7 +130,7 @@ def beside_the_paper(records: list[dict], read_off: dict[str, dict]) -> Figure:
     style = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white"}
     for name, points in read_off.items():
         places = points["epochs"], points["validation_error"]
-        axes.plot(*places, **style, color=COLOURS[name], label=f"the paper's Figure 1, {name}")
+        axes.plot(*places, **style, color=COLOURS[name], label=f"{source}, {words(name)}")
     read = [error for points in read_off.values() for error in points["validation_error"]]
     _scale(axes, "y", [*frame["validation_error"], *read], "validation error\n(%")
     axes.set(xlabel="epoch (log scale)")
@@ -133,7 +147,7 @@ def _curves(axes: Axes, frame: pd.DataFrame, column: str, **line) -> None:
         style = line | {"color": colour(recipe, names)}
         if seeds.shape[1] > 1:
             axes.plot(seeds, linewidth=0.8, alpha=0.45, **style)
-        named = f"{recipe}, {profile} profile" if len(profiles) > 1 else recipe
+        named = words(recipe) + (f", {profile} profile" if len(profiles) > 1 else "")
         style |= {"marker": "o" if len(seeds) < 3 else None, "linewidth": 1.7}
         axes.plot(seeds.dropna().mean(axis=1), label=f"{named} (n = {seeds.shape[1]})", **style)
 
@@ -163,8 +177,7 @@ def effects(records: list[dict], baseline: str) -> Figure:
     _band(axes, *_mean_std(errors[baseline]))
     for row, (name, values) in enumerate(errors.items()):
         _row_of_dots(axes, row, values, COLOURS["theano"] if name == baseline else CHANGED)
-    labels = [name.split("-", 1)[-1].replace("-", " ") for name in errors]
-    axes.set_yticks(range(len(errors)), labels)
+    axes.set_yticks(range(len(errors)), map(words, errors))
     axes.set_ylim(len(errors) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     profiles = ", ".join(sorted({record["profile"] for record in records}))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from study import bench
 from study.evidence import Result
 from study.figures import write_svg
 from study.train import provenance, runs
@@ -79,8 +80,18 @@ def _metrics(result: Result) -> dict:
 
 
 def made_on(records: Sequence[dict], key: str = "device_name") -> str:
-    """The distinct values of a provenance entry."""
-    return ", ".join(sorted({str(record["provenance"][key]) for record in records}))
+    """The distinct values of a provenance entry.
+
+    A device's name has the model by which LLVM knows the processor, where that was recorded: one
+    vendor's name may stand for processors with other instructions and other times.
+    """
+    names = (
+        bench.label(record)
+        if key == "device_name" and "processor" in record
+        else str(record["provenance"][key])
+        for record in records
+    )
+    return ", ".join(sorted(set(names)))
 
 
 def _name(record: dict) -> str:

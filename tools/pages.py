@@ -3,7 +3,6 @@
 A page is one file that loads nothing: style, figures and scripts are inside, formulas are MathML.
 """
 
-import base64
 import html
 import json
 import os
@@ -24,12 +23,14 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from study.verdicts import VERDICTS
-from tools import alive
+from tools import alive, answers
+from tools.drawings import IMAGES, image
 from tools.formulas import formula
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONG_LOG = 12  # lines; a longer one is folded
-IMAGES = {"image/svg+xml": "svg+xml", "image/png": "png", "image/jpeg": "jpeg"}
+ANSWER = '<div data-answer></div>'  # in a notebook, where its page has the answer
+LISTING = re.compile(r"report\.show_source\([^()]*\)")
 CAPTION = re.compile(r"[*_]*(Figure|Table) \d")
 
 
@@ -62,7 +63,7 @@ class _Markdown(IPythonRenderer):
 
     def heading(self, text: str, level: int, **attributes) -> str:
         words = html.unescape(re.sub(r"<[^>]+>", "", text))
-        slug = re.sub(r"\W+", "-", words.lower()).strip("-")
+        slug = anchor(words)
         taken = [known for _, known, _ in self.headings]
         slug += f"-{len(taken)}" if slug in taken else ""
         self.headings.append((level, slug, words))
@@ -77,6 +78,11 @@ class _Markdown(IPythonRenderer):
             return super().link(text, url, title)
         address = self.addresses.get(notebook[1])
         return super().link(text, address + url[notebook.end() :], title) if address else text
+
+
+def anchor(words: str) -> str:
+    """The id of a heading with these words, the first of them on its page."""
+    return re.sub(r"\W+", "-", words.lower()).strip("-")
 
 
 def title(notebook: NotebookNode) -> str:
@@ -97,7 +103,8 @@ def blocks(notebook: NotebookNode, markdown: _Markdown) -> list[Block]:
             body = alive.insert(_tables(MarkdownWithMath(markdown)(cell.source)))
             pieces.append(Block(kind, body))
         elif cell.cell_type == "code" and cell.source.strip():
-            pieces.append(_source(cell, injected))
+            if not LISTING.fullmatch(cell.source.strip()):  # the listing itself follows
+                pieces.append(_source(cell, injected))
             alternative = _alternative(notebook, index)
             pieces += [_output(output, alternative, markdown) for output in cell.outputs]
     return pieces
@@ -179,13 +186,6 @@ def log(text: str) -> Block:
     return Block("log", Markup("<pre>{}</pre>").format("\n".join(lines)), fold)
 
 
-def image(data: str, kind: str, alternative: str) -> Markup:
-    """An image inside the page. As a data address: ids of several inline SVGs would collide."""
-    encoded = base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else data.strip()
-    address = f"data:image/{IMAGES[kind]};base64,{encoded}"
-    return Markup('<img src="{}" alt="{}">').format(address, alternative)
-
-
 def _tables(fragment: str) -> Markup:
     """HTML with its tables set as ours."""
     fragment = re.sub(r"<style scoped>.*?</style>", "", fragment, flags=re.S)
@@ -241,30 +241,40 @@ def render(template: str, **values) -> str:
     return _templates().get_template(template).render(**values)
 
 
+def _seen(notebook: Path, path: Path) -> str:
+    """The address of a notebook's page, as seen from the page at another path."""
+    return os.path.relpath(notebook.with_suffix(".html"), path.parent).replace(os.sep, "/")
+
+
 def page(path: Path, siblings: list[Path], others: Iterable[Path] = ()) -> str:
     """The HTML of one executed notebook, <results>/<profile>/NN_name.ipynb.
 
     siblings: all of its profile, in order; others: of other profiles, to which links lead where the
-    profile has none of that name.
+    profile has none of that name. Previous and next are those that come before and after by number,
+    at the most faithful profile that others name.
     """
     notebook = nbformat.read(path, as_version=4)
-    linked = {each.stem: each.with_suffix(".html") for each in (*others, *siblings)}
-    folder = path.parent
-    markdown = _Markdown(
-        {name: os.path.relpath(each, folder).replace(os.sep, "/") for name, each in linked.items()}
-    )
+    linked = {each.stem: _seen(each, path) for each in (*others, *siblings)}
+    steps = {each.stem: _seen(each, path) for each in (*siblings, *others)}
+    markdown = _Markdown(linked)
     body = blocks(notebook, markdown)
-    place = siblings.index(path)
-    metrics = path.parent / "metrics" / f"{path.stem}.json"
-    return render(
+    order = sorted(steps)
+    place = order.index(path.stem)
+    file = path.parent / "metrics" / f"{path.stem}.json"
+    metrics = json.loads(file.read_bytes()) if file.exists() else None
+    answer = answers.of_page(metrics, path.parents[1])
+    whole = render(
         "page.html.j2",
         title=title(notebook),
         name=path.stem,
         profile=path.parent.name,
         blocks=body,
         contents=[heading for heading in markdown.headings if heading[0] in (2, 3)],
-        previous=siblings[place - 1].stem if place else "",
-        next=siblings[place + 1].stem if place + 1 < len(siblings) else "",
+        steps=steps,
+        previous=order[place - 1] if place else "",
+        next=order[place + 1] if place + 1 < len(order) else "",
         execution=notebook.metadata.get("execution", {}),
-        metrics=json.loads(metrics.read_bytes()) if metrics.exists() else None,
+        metrics=metrics,
     )
+    box = Markup('<p class="answer-box"><strong>Answer.</strong> {}</p>').format(answer)
+    return answers.anchored(whole.replace(ANSWER, box if answer else ""))

@@ -16,7 +16,7 @@ from bnnlib.files import print_anywhere
 from study import ROOT, bench, data
 from study.recipes.recipe import Recipe
 from study.train import runner, runs, side_by_side
-from tools import run_notebooks, scale, site, summary
+from tools import answers, run_notebooks, scale, site, summary
 from tools.collect import superseded
 from tools.files import only_one, replace_all
 from tools.findings import own_rows
@@ -122,7 +122,8 @@ def sum_up(making: Making) -> None:
     committed = summary.rows(summary.load(site.COMMITTED))
     mine = committed if making.committed else own_rows(making.results, site.COMMITTED)
     if making.committed:
-        text = summary.replace_block(README.read_text("utf-8"), summary.as_markdown(mine))
+        table = answers.readme_table(mine, making.results)
+        text = summary.replace_block(README.read_text("utf-8"), table)
         page = scale.updated(scale.PAGE.read_text("utf-8"))
         replace_all({README: text.encode(), scale.PAGE: page.encode()})
     print(f"\n{summary.as_text(mine, committed)}\n")

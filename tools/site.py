@@ -1,6 +1,7 @@
 """All pages of a results folder; `python -m tools.site results/local` rebuilds them."""
 
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +11,19 @@ from markupsafe import Markup
 from study import ROOT
 from study.claims import OURS, working
 from study.train import runs
-from study.verdicts import VERDICTS
-from tools import alive, summary
+from tools import alive, answers, summary
 from tools.files import replace_all
-from tools.pages import first_figure, page, render, title
+from tools.findings import own_rows
+from tools.pages import TEMPLATES, anchor, first_figure, page, render, title
 
 COMMITTED = ROOT / "results"
 PROFILES = (*summary.FAITHFUL, "smoke")
+STARTS = {  # which pages to read first, in words for the index
+    "00_playground": "draw a digit and watch its bits",
+    "02_gradients": "how a step without a slope is trained",
+    "04_mnist": "MNIST beside the paper",
+    "09_kernels": "speed, memory and energy",
+}
 
 
 def build(results: Path) -> None:
@@ -27,6 +34,7 @@ def build(results: Path) -> None:
         for path in notebooks:
             contents[path.with_suffix(".html")] = page(path, notebooks, best)
     contents[results / "index.html"] = index(results)
+    contents[results / "faq.html"] = faq(results)
     replace_all({path: text.encode() for path, text in contents.items()})
 
 
@@ -56,10 +64,13 @@ class Card:
 
 def index(results: Path) -> str:
     """The page that sums up all profiles: every claim, a picture per notebook, every run."""
-    table = summary.rows(summary.load(results))
-    beside = [] if results == COMMITTED else summary.rows(summary.load(COMMITTED))
+    local, metrics, records = results != COMMITTED, summary.load(results), _runs(results)
+    table = summary.rows(metrics)
+    beside = summary.rows(summary.load(COMMITTED)) if local else []
+    minutes = answers.minutes_by_profile(records)
     return render(
         "index.html.j2",
+        answers=answers.of_index(metrics, results, minutes),
         theirs=[row for row in table if row.claim.origin != OURS],
         ours=[row for row in table if row.claim.origin == OURS],
         by_category=summary.by_category,
@@ -67,17 +78,36 @@ def index(results: Path) -> str:
         working=working(),
         playground=alive.piece("playground", compact=True),
         committed={row.claim.id: row for row in beside},
+        yours={row.claim.id: row for row in own_rows(results, COMMITTED)} if local else {},
         cards=_cards(results),
+        starts=STARTS,
         profiles={profile: executed(results / profile) for profile in PROFILES},
-        runs=_runs(results),
+        volume=[f"{time} of the {name} profile" for name, time in minutes.items()],
+        filter=Markup((TEMPLATES / "filter.js").read_text("utf-8")),
+        runs=records,
         metrics=[path.relative_to(results).as_posix() for path in metrics_files(results)],
     )
 
 
+def faq(results: Path) -> str:
+    """The page of frequent questions, each with a link into a notebook's page."""
+    questions = [
+        {
+            "ask": each["ask"],
+            "anchor": anchor(each["ask"]),
+            "answer": each["answer"],
+            "notebook": each["link"],
+            "place": anchor(each["heading"]),
+        }
+        for each in tomllib.loads((TEMPLATES / "faq.toml").read_text("utf-8"))["question"]
+    ]
+    return render("faq.html.j2", questions=questions, cards=_cards(results))
+
+
 def by_verdict(table: list[summary.Row]) -> dict[str, list[summary.Row]]:
-    """The rows of each verdict that occurs, the best first."""
-    found = {verdict: [row for row in table if row.verdict == verdict] for verdict in VERDICTS}
-    return {verdict: rows for verdict, rows in found.items() if rows}
+    """The rows of each outcome that occurs, the best first."""
+    found = {word: [row for row in table if row.outcome == word] for word in summary.OUTCOMES}
+    return {word: rows for word, rows in found.items() if rows}
 
 
 def metrics_files(results: Path) -> list[Path]:

@@ -2,17 +2,20 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
 from study import claims
-from study.claims import CATEGORIES, OURS, TWO_GROUPS, Claim, difference_unit, with_unit
-from study.verdicts import NOT_RUN, VERDICTS, interval_text
+from study.claims import CATEGORIES, SPEED, TWO_GROUPS, Claim, difference_unit, with_unit
+from study.verdicts import JUDGED, NOT_JUDGED, NOT_RUN, interval_text
 
 FAITHFUL = ("paper", "evening", "quick")  # the first that has a value is shown; smoke never is
+MACHINES_DIFFER = "differs by machine"  # what a claim on speed comes to where verdicts do
+OUTCOMES = (*JUDGED, MACHINES_DIFFER, *NOT_JUDGED)
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -23,6 +26,7 @@ class Row:
     claim: Claim
     page: str = ""  # "quick/04_mnist", of the page that measured it
     entry: dict | None = None  # the claim's part of that page's metrics
+    machines: tuple["Row", ...] = ()  # of a claim on speed that several were timed for, each one's
 
     @cached_property
     def ours(self) -> str:
@@ -54,6 +58,22 @@ class Row:
         return self.entry["verdict"] if self.entry else NOT_RUN
 
     @property
+    def outcome(self) -> str:
+        """The verdict, of all machines where several were timed: one of OUTCOMES."""
+        verdicts = {row.verdict for row in self.machines} or {self.verdict}
+        return verdicts.pop() if len(verdicts) == 1 else MACHINES_DIFFER
+
+    @property
+    def judged(self) -> str:
+        """The outcome in words, with the number of machines where several were timed."""
+        if not self.machines:
+            return self.verdict
+        counts = Counter(row.verdict for row in self.machines)
+        of = len(self.machines)
+        told = [f"{word} on {counts[word]} of {of} machines" for word in OUTCOMES if counts[word]]
+        return ", ".join(told)
+
+    @property
     def grade(self) -> str:
         """How strong the evidence is; empty without any, and on pages older than the grades."""
         return (self.entry or {}).get("grade", "")
@@ -61,15 +81,6 @@ class Row:
     @property
     def profile(self) -> str:
         return _profile(self.page.split("/")[0], self.entry)
-
-    @property
-    def conditions(self) -> str:
-        """n, grade of evidence, profile, device and date, as far as they are known."""
-        if not self.ours:
-            return ""
-        known = [f"n = {self.entry['n']}", self.grade, self.profile]
-        known += [self.entry["device_name"], self.entry["date"]]
-        return ", ".join(filter(None, known))
 
 
 def load(results: Path) -> list[dict]:
@@ -83,7 +94,12 @@ def rows(metrics: list[dict]) -> list[Row]:
 
 
 def _best(claim: Claim, metrics: list[dict]) -> Row:
-    return next(iter(measured(claim, metrics)), Row(claim))
+    """The first of what was measured; of a claim on speed with all machines of that page."""
+    found = measured(claim, metrics)
+    if not found or claim.category != SPEED:
+        return found[0] if found else Row(claim)
+    alike = [row for row in found if row.page == found[0].page and row.ours]
+    return replace(found[0], machines=tuple(alike) if len(alike) > 1 else ())
 
 
 def measured(claim: Claim, metrics: list[dict]) -> list[Row]:
@@ -126,7 +142,7 @@ def _measured(row: Row) -> str:
 def tally(table: list[Row]) -> list[str]:
     """How many claims of each category have which verdict, a line a category."""
     return [
-        f"{category}, {len(rows)} claims: {count(row.verdict for row in rows)}"
+        f"{category}, {len(rows)} claims: {count(row.outcome for row in rows)}"
         for category, rows in by_category(table).items()
     ]
 
@@ -148,34 +164,7 @@ def by_category(table: list[Row]) -> dict[str, list[Row]]:
 def count(verdicts: Iterable[str]) -> str:
     """How many there are of each verdict, the best first."""
     words = list(verdicts)
-    return ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
-
-
-def as_markdown(rows: list[Row], folder: str = "results") -> str:
-    """The README's tables: what was measured, and the paper's Table 1 in any case; the paper's and
-    its authors' claims first, then, folded, the questions of our own.
-    """
-    shown = [row for row in rows if row.entry or row.claim.where.startswith("Table 1")]
-    theirs = [row for row in shown if row.claim.origin != OURS]
-    own = [row for row in shown if row.claim.origin == OURS]
-    parts = [*_markdown(theirs, folder), "", *(f"- {line}" for line in tally(rows)), ""]
-    parts += [f"All claims: `{folder}/index.html`."]
-    if own:
-        parts += ["", f"<details><summary>Questions of our own: {len(own)}</summary>", ""]
-        parts += [*_markdown(own, folder), "", "</details>"]
-    return "\n".join(parts)
-
-
-def _markdown(rows: list[Row], folder: str) -> list[str]:
-    """A table's lines."""
-    lines = ["| claim | paper | ours | measured | verdict |", "| --- | --- | --- | --- | --- |"]
-    for row in rows:
-        claim = row.claim.statement
-        linked = f"[{claim}]({folder}/{row.page}.ipynb)" if row.page else claim
-        ours = f"{row.ours} ({row.interval})" if row.interval else row.ours
-        cells = (linked, row.claim.paper, ours, row.conditions, row.verdict)
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    return lines
+    return ", ".join(f"{words.count(word)} {word}" for word in OUTCOMES if word in words)
 
 
 def replace_block(text: str, table: str) -> str:

@@ -158,11 +158,45 @@ def _record_paths(recipe: Recipe, profile: str, seed: int) -> list[Path]:
 
 
 def network_path(recipe: Recipe, profile: str, retrain: bool, seed: int = 0) -> Path | None:
-    """The file of a trained network that belongs to what `obtain` returns; None without."""
-    fresh = runs.fresh_path(recipe, default_device(), seed).with_suffix(".safetensors")
+    """The file of the network that belongs to the run that `obtain` returns; None without a run.
+
+    Raises FileNotFoundError where the run's record is there and its network is not: a page about a
+    trained network must not go on with another.
+    """
+    record = runs.fresh_path(recipe, default_device(), seed)
+    fresh = record.with_suffix(".safetensors")
     committed = runs.NETWORKS / network_name(recipe.name, profile, seed)
     named = not retrain and recipes.is_named(recipe, profile)
-    return next((path for path in ([committed] if named else []) + [fresh] if path.exists()), None)
+    for path in ([committed] if named else []) + [fresh]:
+        if path.exists():
+            return path
+    if record.exists() or (not retrain and _record_paths(recipe, profile, seed)):
+        name = f"{recipe.name}, {profile} profile, seed {seed}"
+        raise FileNotFoundError(
+            f"the run {name} is on file and its network {(committed if named else fresh).name} is "
+            f"not: to train it anew, remove the record and set retrain = True"
+        )
+    return None
+
+
+def trained_networks(
+    recipe: Recipe, profile: str, retrain: bool, seeds: int = 1
+) -> list[tuple[dict, Path]]:
+    """The most faithful runs of a recipe, each with the file of its network; empty without a run.
+
+    With `retrain`, at smoke and for an altered recipe: the page's own runs. Else those of the most
+    faithful profile that has any, since results/models keeps each recipe's best profile alone.
+    Raises FileNotFoundError where a run is there and its network is not.
+    """
+    choices = [(recipe, profile)]
+    if not retrain and profile != "smoke" and recipes.is_named(recipe, profile):
+        named = recipes.by_name(recipe.name)
+        faithful = [name for name in reversed(recipes.PROFILES) if name != "smoke"]
+        choices = [(recipes.at_profile(named, name), name) for name in faithful]
+    for each, name in choices:
+        if found := obtain(each, name, seeds, retrain):
+            return [(run, network_path(each, name, retrain, run["seed"])) for run in found]
+    return []
 
 
 def network_name(recipe: str, profile: str, seed: int) -> str:

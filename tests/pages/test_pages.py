@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections import Counter
 
 import nbformat
@@ -9,7 +10,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from study import ROOT, claims
-from tools import pages, site, summary
+from study.page import made_on
+from tools import answers, drawings, pages, site, summary
 from tools.run_notebooks import find
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' width='10' height='10'><rect id='a'/></svg>"
@@ -240,6 +242,11 @@ def test_every_formula_of_the_notebooks_is_understood(path, monkeypatch):
     assert refused == []
 
 
+def readme(results):
+    """The README's table."""
+    return answers.readme_table(summary.rows(summary.load(results)), results)
+
+
 def row(results, claim):
     return next(row for row in summary.rows(summary.load(results)) if row.claim.id == claim)
 
@@ -279,14 +286,14 @@ def test_two_groups_are_shown_by_their_difference(tmp_path):
     # Two values each, of variances 0 and 0.02: standard error 0.1, one degree of freedom.
     assert (shown.ours, shown.interval) == ("+0.40 points", "95 % interval -0.87 to +1.67")
     assert shown.interval in site.index(tmp_path)
-    assert f"| +0.40 points ({shown.interval}) |" in summary.as_markdown([shown])
+    assert "| +0.40 points (95 %: -0.87 to +1.67) |" in readme(tmp_path)
 
 
 def test_a_withheld_value_is_none_and_gives_way_to_one(tmp_path):
     withheld = {"values": [], "std": None, "n": 0, "grade": "", "verdict": "lengths differ"}
     publish(tmp_path, "evening", "05_cifar10", entry("figure1_gap_theano", None, **withheld))
     shown = row(tmp_path, "figure1_gap_theano")
-    assert (shown.ours, shown.conditions, shown.verdict) == ("", "", "lengths differ")
+    assert (shown.ours, shown.verdict) == ("", "lengths differ")
     assert "lengths differ" in summary.as_text([shown], [shown])
     publish(tmp_path, "quick", "05_cifar10", entry("figure1_gap_theano", 1.9))
     assert row(tmp_path, "figure1_gap_theano").ours == "1.9 ± 0.1 points"
@@ -295,8 +302,6 @@ def test_a_withheld_value_is_none_and_gives_way_to_one(tmp_path):
 def test_every_value_stands_beside_its_grade_of_evidence(tmp_path):
     publish(tmp_path, "quick", "04_mnist", entry("mnist_theano", 1.9))
     assert "working networks, quick profile" in site.index(tmp_path)
-    table = summary.as_markdown(summary.rows(summary.load(tmp_path)))
-    assert "| n = 2, working networks, quick, A processor" in table
 
 
 def test_verdicts_of_two_kinds_are_never_added_up(tmp_path):
@@ -308,13 +313,36 @@ def test_verdicts_of_two_kinds_are_never_added_up(tmp_path):
     kinds = ["training", "speed", "arithmetic", "exactness"]
     assert [line.split(",")[0] for line in lines] == kinds
     assert [re.findall(r"(\d+) reproduced", line) for line in lines] == [["1"], [], ["2"], ["1"]]
-    assert all(f"- {line}" in summary.as_markdown(rows) for line in lines)
     html = site.index(tmp_path)
     assert "2 reproduced" in html and "4 reproduced" not in html
     metrics = json.loads((tmp_path / "quick" / "metrics" / "04_mnist.json").read_text())
     assert summary.of_page(metrics) == (
         "training: 1 reproduced; arithmetic: 2 reproduced; exactness: 1 reproduced"
     )
+
+
+def test_every_machine_that_was_timed_has_its_value_and_its_verdict(tmp_path):
+    slow = {"device_name": "A processor (znver3)", "verdict": "not reproduced", "std": None}
+    fast = {"device_name": "A processor (znver4)", "verdict": "reproduced", "std": None}
+    times = [entry("mlp_speed", 7.4, **fast), entry("mlp_speed", 2.4, **slow)]
+    publish(tmp_path, "quick", "09_kernels", *times, entry("xnor_over_cublas", 5.0, **fast))
+    shown = row(tmp_path, "mlp_speed")
+    assert [machine.ours for machine in shown.machines] == ["7.4 ×", "2.4 ×"]
+    assert shown.judged == "reproduced on 1 of 2 machines, not reproduced on 1 of 2 machines"
+    assert summary.tally([shown]) == ["speed, 1 claims: 1 differs by machine"]
+    assert row(tmp_path, "xnor_over_cublas").judged == "reproduced"
+    for name in ("znver3", "znver4", "7.4", "2.4", "reproduced on 1 of 2 machines"):
+        assert name in site.index(tmp_path), name
+    named = [entry("xnor_over_cublas", value, **kind) for value, kind in ((5, fast), (2, slow))]
+    publish(tmp_path, "quick", "09_kernels", *named)
+    told = "5.0 × (znver4) and 2.0 × (znver3) | reproduced on 1 of 2"
+    assert told in readme(tmp_path)
+
+
+def test_a_page_names_the_processor_s_model_where_it_was_recorded():
+    made = {"provenance": {"device_name": "AMD EPYC"}}
+    told = [made | {"processor": {"model": model}} for model in ("znver3", "znver4")]
+    assert made_on([made, *told]) == "AMD EPYC, AMD EPYC (znver3), AMD EPYC (znver4)"
 
 
 def test_index_shows_every_claim_once_and_loads_nothing(tmp_path):
@@ -330,6 +358,69 @@ def test_index_shows_every_claim_once_and_loads_nothing(tmp_path):
     assert (tmp_path / "quick" / "04_mnist.html").exists()
 
 
+def test_the_index_answers_its_questions_with_numbers_that_lead_to_their_verdicts(tmp_path):
+    found = entry("mnist_theano", 0.97, verdict="reproduced", std=None, n=1)
+    publish(tmp_path, "paper", "04_mnist", found)
+    html = " ".join(site.index(tmp_path).split())
+    assert "On MNIST the test error is 0.97 % (n = 1; the paper: 0.96 % after 1000 epochs)" in html
+    assert "on CIFAR-10 not run (n = 0; the paper: 11.40 % after 500)" in html
+    assert 'href="paper/04_mnist.html#verdict-mnist_theano"' in html
+    assert "only 0.0 minutes at the paper's settings" in html
+
+
+def test_a_page_begins_with_its_answer_and_its_verdicts_can_be_linked(tmp_path):
+    publish(tmp_path, "quick", "04_mnist", entry("mnist_theano", 1.9, std=None, n=1))
+    path = tmp_path / "quick" / "04_mnist.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[0].source += "\n\nIntroduction.\n\n<div data-answer></div>\n"
+    said = claims.load()["mnist_theano"].statement
+    row = f"<tr>\n<td>{said}</td>\n<td>not at the paper's settings</td>\n</tr>"
+    table = shown(text_html=f"<table>{row}{row}</table>")
+    notebook.cells.append(new_code_cell("show()", outputs=[table]))
+    nbformat.write(notebook, path)
+    html = pages.page(path, [path])
+    assert "Test error by the Theano recipe: 1.90 % (n = 1), where the paper has 0.96 %" in html
+    assert html.index("answer-box") < html.index("Introduction.") + 200
+    assert html.count('<tr id="verdict-mnist_theano">') == 1
+    assert 'href="#verdict-mnist_theano"' in html
+
+
+def test_every_answer_names_claims_and_is_filled_for_an_empty_folder():
+    pages_told = {path.stem for path in find()}
+    assert answers._sentences()["pages"].keys() == pages_told
+    for name in pages_told:
+        empty = {"notebook": name, "profile": "quick", "claims": [], "findings": {}}
+        assert "{" not in answers.of_page(empty, ROOT / "results")
+
+
+def test_a_figure_is_drawn_in_the_page_s_colours_by_day_and_by_night():
+    drawn = drawings.both_ways(
+        '<svg xmlns="a"><metadata>x</metadata><g id="patch_1"> <path d="M" style="fill: #ffffff"/>'
+        '</g><path style="stroke: #262626"/><path style="fill: #ffffff; stroke: #de8f05"/></svg>'
+    )
+    assert 'style="fill: none"' in drawn and "metadata" not in drawn
+    assert "stroke: var(--ink)" in drawn and "fill: var(--paper); stroke: #de8f05" in drawn
+    day, night = drawn.split("@media screen and (prefers-color-scheme:dark)")
+    assert "--ink:#23272d" in day and "--ink:#d6dade" in night
+
+
+def test_frequent_questions_lead_to_headings_that_there_are(tmp_path):
+    questions = tomllib.loads((pages.TEMPLATES / "faq.toml").read_text())["question"]
+    assert len(questions) == 10
+    for question in questions:
+        [path] = [path for path in find() if path.stem == question["link"]]
+        headings = re.findall(r"^#+ (.+)$", "\n".join(c.source for c in cells_of(path)), re.M)
+        assert question["heading"] in headings, question["ask"]
+        assert question["answer"].count(". ") == 1 and question["answer"].endswith("."), question
+    publish(tmp_path, "quick", "04_mnist", entry("mnist_theano", 1.9))
+    html = site.faq(tmp_path)
+    assert not LOADED.search(html) and 'href="quick/04_mnist.html#the-network"' in html
+
+
+def cells_of(path):
+    return [c for c in nbformat.read(path, 4).cells if c.cell_type == "markdown"]
+
+
 def test_index_of_an_empty_folder_says_that_nothing_was_run(tmp_path):
     theirs = sum(claim.origin != "ours" for claim in claims.load().values())
     html = " ".join(site.index(tmp_path).split())
@@ -337,7 +428,7 @@ def test_index_of_an_empty_folder_says_that_nothing_was_run(tmp_path):
     kinds = Counter(claim.category for claim in claims.load().values() if claim.origin != "ours")
     for number in kinds.values():
         assert f'<dt><span class="verdict not-run">{number} not run</span></dt>' in html
-    assert html.count("<dt>") == len(kinds) and "None has been executed yet." in html
+    assert html.count("<dt><span") == len(kinds) and "None has been executed yet." in html
 
 
 def test_the_answer_lists_the_paper_s_claims_by_verdict_and_leads_to_their_rows(tmp_path):
@@ -348,16 +439,16 @@ def test_the_answer_lists_the_paper_s_claims_by_verdict_and_leads_to_their_rows(
     assert set(re.findall(r'href="#(\w+)"', answer)) == {
         claim.id for claim in claims.load().values() if claim.origin != "ours"
     }
-    assert '<tr id="mnist_theano">' in html
+    assert '<tr id="mnist_theano" data-kind="training"' in html
 
 
 def test_readme_block_is_replaced_and_a_second_time_changes_nothing(tmp_path):
     publish(tmp_path, "quick", "04_mnist", entry("mnist_theano", 1.9))
-    table = summary.as_markdown(summary.rows(summary.load(tmp_path)))
-    assert "(results/quick/04_mnist.ipynb) | 0.96 % | 1.90 ± 0.05 % | n = 2, working" in table
-    assert "| Test error on MNIST, Torch7 recipe | 1.40 % |  |  | not run |" in table
-    readme = f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n"
-    once = summary.replace_block(readme, table)
+    table = readme(tmp_path)
+    assert "(results/quick/04_mnist.ipynb) | 0.96 % after 1000 epochs | 1.90 ± 0.05 % |" in table
+    assert "| Test error on SVHN | 2.80 % after 200 epochs | not run | not run |" in table
+    text = f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n"
+    once = summary.replace_block(text, table)
     assert once.startswith("before\n") and once.endswith("after\n") and "old" not in once
     assert summary.replace_block(once, table) == once
     with pytest.raises(ValueError, match="results:begin"):

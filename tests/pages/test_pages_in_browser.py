@@ -67,7 +67,7 @@ def built(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=["index.html", *NAMES])
+@pytest.fixture(scope="module", params=["index.html", "faq.html", *NAMES])
 def shown(request, browser, built):
     """One page after the other on a phone, everything unfolded."""
     opened = open_page(browser, (built / request.param).as_uri(), PHONE)
@@ -134,18 +134,20 @@ def test_links_lead_somewhere(shown):
     assert dead_links(shown.page) == []
 
 
-def test_previous_and_next_are_the_neighbours(shown, built):
+def test_previous_and_next_are_the_neighbours_at_their_most_faithful(shown, built):
     name = Path(urlsplit(shown.page.url).path).relative_to(built).as_posix()
+    best = [path.with_suffix(".html") for path in site.most_faithful(built)]
+    order = [path.name for path in best]
     for relation, step in (("prev", -1), ("next", 1)):
         links = shown.page.locator(f"a[rel={relation}]")
-        place = NAMES.index(name) + step if name in NAMES else -1
-        same_profile = 0 <= place < len(NAMES) and Path(NAMES[place]).parent == Path(name).parent
-        expected = [Path(NAMES[place]).name] * 2 if same_profile else []  # at the head and the foot
-        assert links.evaluate_all("all => all.map(a => a.getAttribute('href'))") == expected
+        place = order.index(Path(name).name) + step if name in NAMES else -1
+        expected = [best[place].as_uri()] * 2 if 0 <= place < len(best) else []  # head and foot
+        assert links.evaluate_all("all => all.map(a => a.href)") == expected
 
 
 def test_images_are_described(shown):
-    assert shown.page.locator("img").count() and undescribed(shown.page) == 0
+    pictured = "faq.html" not in shown.page.url
+    assert bool(shown.page.locator("img").count()) == pictured and undescribed(shown.page) == 0
 
 
 def test_a_page_fits_a_phone(shown):
@@ -228,3 +230,30 @@ def test_what_is_wrong_is_noticed(browser, tmp_path):
     page.emulate_media(color_scheme="dark")
     assert [line.split(": ")[1] for line in page.evaluate(FAINT)] == ["wide", "faint"]
     page.close()
+
+
+def test_claims_are_filtered_by_what_the_address_says(browser, built):
+    opened = open_page(browser, (built / "index.html").as_uri(), DESK)
+    page, shown_rows = opened.page, ".claims tr[data-kind]:not([hidden])"
+    every = page.locator(".claims tr[data-kind]").count()
+    page.get_by_label("kind").select_option("speed")
+    assert urlsplit(page.url).fragment == "kind=speed"
+    kinds = page.locator(shown_rows).evaluate_all("rows => rows.map(row => row.dataset.kind)")
+    assert set(kinds) == {"speed"} and 0 < len(kinds) < every
+    expect(page.locator(".filter output")).to_have_text(f"{len(kinds)} of {every} claims")
+    opened.page.close()
+    address = (built / "index.html").as_uri() + "#kind=speed&notebook=09_kernels"
+    again = open_page(browser, address, DESK)
+    books = again.page.locator(shown_rows).evaluate_all("all => all.map(r => r.dataset.notebook)")
+    assert set(books) == {"09_kernels"} and len(books) <= len(kinds)
+    assert again.errors == []
+    again.page.close()
+
+
+def test_without_scripts_all_claims_are_shown(browser, built):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((built / "index.html").as_uri() + "#kind=speed")
+    assert page.locator(".claims tr[data-kind]:visible").count() > 60
+    assert page.locator(".filter").is_hidden()
+    context.close()

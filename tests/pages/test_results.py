@@ -16,7 +16,7 @@ from study import ROOT, claims, evidence, recipes
 from study.data import sources, store
 from study.data.training_data import training_data
 from study.train import evaluation, runs
-from tools import run_notebooks, site, summary
+from tools import answers, run_notebooks, site, summary
 from tools.pages import page
 
 RESULTS = ROOT / "results"
@@ -126,6 +126,14 @@ def keep(cell: nbformat.NotebookNode) -> bool:
 
 
 @every_page
+def test_no_page_shows_an_untrained_network_for_a_trained_one(path):
+    """Runs without their network fail the build; smoke alone may go on, and is not committed."""
+    shown = json.dumps([cell.get("outputs") for cell in nbformat.read(path, 4).cells])
+    for word in ("no run)", "untrained", "no network file", "for a test"):
+        assert word not in shown, word
+
+
+@every_page
 def test_a_page_is_what_its_executed_notebook_gives(path):
     made = page(path, site.executed(path.parent), site.most_faithful(RESULTS))
     assert path.with_suffix(".html").read_text() == made
@@ -165,12 +173,16 @@ def test_a_committed_network_gives_the_test_error_of_its_record(path):
 
 def test_the_readme_shows_the_table_that_the_metrics_give():
     text = (ROOT / "README.md").read_text()
-    table = summary.as_markdown(summary.rows(summary.load(RESULTS)))
+    table = answers.readme_table(summary.rows(summary.load(RESULTS)), RESULTS)
     assert summary.replace_block(text, table) == text
 
 
 def test_the_index_is_the_one_that_the_metrics_give():
     assert (RESULTS / "index.html").read_text() == site.index(RESULTS)
+
+
+def test_the_frequent_questions_are_those_of_the_template():
+    assert (RESULTS / "faq.html").read_text() == site.faq(RESULTS)
 
 
 def test_nothing_committed_names_a_machine_or_a_folder_of_it():

@@ -40,10 +40,31 @@ def test_a_run_leaves_a_record_and_a_network_that_gives_its_test_error(fresh, tr
 def test_only_seed_0_leaves_a_network_except_where_networks_are_compared(fresh):
     for recipe, kept in ((recipes.CODES_MNIST, True), (recipes.MNIST_THEANO, False)):
         small = recipes.at_profile(recipe, "smoke")
+        assert runner.network_path(small, "smoke", False, seed=1) is None
         runner.run(small, "smoke", 1)
-        assert runs.fresh_path(small, "cpu", 1).with_suffix(".safetensors").exists() is kept
-        assert (runner.network_path(small, "smoke", False, seed=1) is not None) is kept
+        path = runs.fresh_path(small, "cpu", 1).with_suffix(".safetensors")
+        assert path.exists() is kept
+        if kept:
+            assert runner.network_path(small, "smoke", False, seed=1) == path
         assert runner.network_path(small, "smoke", False) is None
+
+
+@pytest.mark.parametrize("retrain", [False, True])
+def test_a_run_whose_network_is_not_there_is_an_error_and_never_another_network(fresh, retrain):
+    record = runner.run(SMOKE, "smoke", 0)
+    path = runs.fresh_path(SMOKE, "cpu", 0).with_suffix(".safetensors")
+    assert runner.trained_networks(SMOKE, "smoke", retrain) == [(record, path)]
+    path.unlink()
+    for missing in (runner.network_path, runner.trained_networks):
+        with pytest.raises(FileNotFoundError, match="remove the record and set retrain = True"):
+            missing(SMOKE, "smoke", retrain)
+
+
+def test_a_page_shows_the_network_of_the_most_faithful_committed_run():
+    named = recipes.at_profile(recipes.MNIST_THEANO, "quick")
+    [(run, path)] = runner.trained_networks(named, "quick", retrain=False)
+    assert path == runs.NETWORKS / f"mnist-theano-{run['profile']}.safetensors"
+    assert run["profile"] != "quick"
 
 
 def test_a_finished_run_is_not_repeated_and_an_edited_one_is_refused(fresh, monkeypatch):
