@@ -22,7 +22,7 @@ from bnnlib.kernels.cpu.hamming_codes import Codes
 from bnnlib.kernels.cpu.llvm import splat
 from bnnlib.kernels.cpu.parallel_for import in_parts
 from bnnlib.kernels.cpu.xnor_product import DIFFERENCES, sum_up
-from bnnlib.kernels.cpu.xnor_rows import prepare, row_shape
+from bnnlib.kernels.cpu.xnor_rows import inner, prepare, row_shape
 from bnnlib.kernels.cpu.xnor_tables import COLUMNS
 from bnnlib.kernels.reference import unpack_signs
 
@@ -69,7 +69,7 @@ def _lowest(typing, word):
 # comes to lie below the top is better, and of equal distances that is the lower place.
 
 
-@njit(nogil=True)
+@inner
 def _replace_top(heap, r, key):
     """Replace the largest key of heap r by a smaller one."""
     at = 0
@@ -85,7 +85,7 @@ def _replace_top(heap, r, key):
     heap[r, at] = key
 
 
-@njit(nogil=True)
+@inner
 def _take(sums, row, bits, places, first, heap, r):
     """Put the near codes among the products (., COLUMNS) of a query and a tile into its heap.
 
@@ -120,7 +120,7 @@ def _from_middles(index, rows, counts, sums):
     return near
 
 
-@njit(nogil=True)
+@inner
 def _take_tile(index, tile, rows, counts, sums, heap, chosen):
     """Multiply rows (R, .) with a tile and put its near codes into the heaps chosen[:R]."""
     sum_up(index.tiles, tile, rows, 1, index.bits, index.tables, counts, sums[: len(rows)])
@@ -147,10 +147,11 @@ def _scan(index, rows, some, near, nearest, counts, sums, heap):
     some (QUERIES_PER_TILE, .): memory for the rows that wait for a tile.
     """
     chosen = np.empty(len(some), np.int64)
+    radii = index.radii
     for tile in range(len(index.tiles)):
         waiting = 0
         for r in range(len(rows)):
-            if near[r, tile] - index.radii[tile] <= heap[r, 0] >> 32 and tile != nearest[r]:
+            if near[r, tile] - radii[tile] <= heap[r, 0] >> 32 and tile != nearest[r]:
                 chosen[waiting] = r
                 some[waiting] = rows[r]
                 waiting += 1

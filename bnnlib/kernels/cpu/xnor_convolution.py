@@ -126,17 +126,24 @@ def put_runs(x, image, top, first, height, run, words):
 
 
 @inner
-def gather(x, geometry, pixel, words, target):
-    """Copy the signs under the kernel at an output pixel to words (., planes), 0 off the image.
+def corner(geometry, pixel):
+    """(image, top, left) of the padded image where the kernel lies at an output pixel."""
+    row = pixel // geometry.output_width
+    image = row // geometry.output_height
+    top = row - image * geometry.output_height
+    left = pixel - row * geometry.output_width
+    return image, top * geometry.stride, left * geometry.stride
+
+
+@inner
+def gather(x, geometry, image, top, side, words, target):
+    """Copy the signs under the kernel at a `corner` to words (., planes), 0 off the image.
 
     x: `lines`. Signs follow each other without a gap: channel fastest, then kernel column, then
     kernel row. Whole words go to the address `target`.
     """
     channels = geometry.channels
     height = geometry.kernel_height
-    image, rest = divmod(pixel, geometry.output_height * geometry.output_width)
-    top = rest // geometry.output_width * geometry.stride
-    side = rest % geometry.output_width * geometry.stride
     run = geometry.kernel_width * channels
     if height * run < 64 and x.shape[3] == PLANES:
         put_runs(x, image, top, side * channels, height, run, words)
@@ -152,11 +159,10 @@ def gather(x, geometry, pixel, words, target):
 
 
 @inner
-def taps_outside(geometry, pixel, outside):
-    """Write the taps off the image at an output pixel to `outside`, and return their number."""
-    rest = pixel % (geometry.output_height * geometry.output_width)
-    top = rest // geometry.output_width * geometry.stride - geometry.padding
-    side = rest % geometry.output_width * geometry.stride - geometry.padding
+def taps_outside(geometry, top, side, outside):
+    """Write the taps off the image at a `corner` to `outside`, and return their number."""
+    top -= geometry.padding
+    side -= geometry.padding
     width = geometry.kernel_width
     below = top + geometry.kernel_height <= geometry.height
     if min(top, side) >= 0 and below and side + width <= geometry.width:
@@ -172,15 +178,16 @@ def taps_outside(geometry, pixel, outside):
 
 
 @inner
-def add_lost(sums, tile, tap_sums, outside, missing, planes):
+def add_lost(sums, tile, tap_sums, outside, missing, first, planes):
     """Add back to sums (R, COLUMNS) what taps off the image were counted for.
 
-    outside (R or more, taps): those of each row, of which the first missing[r] count.
+    outside (rows, taps): those of each row, of which the first missing[row] count; the first of R
+    rows is `first`.
     """
     scale = (1 << planes) - 1
     for r in range(len(sums)):
-        for i in range(missing[r]):
-            lost = tap_sums[outside[r, i], tile * COLUMNS :]
+        for i in range(missing[first + r]):
+            lost = tap_sums[outside[first + r, i], tile * COLUMNS :]
             for n in range(COLUMNS):
                 sums[r, n] += scale * lost[n]
 
@@ -213,8 +220,9 @@ def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, blocks
         if prepared != low:
             for r in range(high - low):
                 target = rows[r].ctypes.data if direct else words.ctypes.data
-                gather(x, geometry, low + r, words, target)
-                missing[r] = taps_outside(geometry, low + r, outside[r])
+                image, top, side = corner(geometry, low + r)
+                gather(x, geometry, image, top, side, words, target)
+                missing[r] = taps_outside(geometry, top, side, outside[r])
                 if not direct:
                     prepare(weights, words, tables, codes, rows, r)
             prepared = low
@@ -224,7 +232,7 @@ def conv2d(x, weights, tap_sums, geometry, tables, thresholds, out, bits, blocks
                 end = min(r + len(sums), high)
                 some = sums[: end - r]
                 sum_up(weights, tile, rows[(r - low) * stacked :], planes, k, tables, counts, some)
-                add_lost(some, tile, tap_sums, outside[r - low :], missing[r - low :], planes)
+                add_lost(some, tile, tap_sums, outside, missing, r - low, planes)
                 write(some, tile, thresholds, out[r:end], bits[r:end])
         finish(tasks)
         task = next_task(tasks)
