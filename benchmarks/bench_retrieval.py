@@ -21,8 +21,8 @@ from torch import Tensor
 
 from bnnlib import folding, network_file
 from bnnlib.kernels.cpu import hamming_search
-from bnnlib.kernels.cpu.hamming_search import Codes
-from bnnlib.kernels.cpu.xnor_product import COLUMNS
+from bnnlib.kernels.cpu.hamming_codes import Codes
+from bnnlib.kernels.cpu.xnor_tables import COLUMNS
 from bnnlib.xnor import unpack_signs
 from study import ROOT, bench, data, retrieval
 from study.bench import baselines, timing

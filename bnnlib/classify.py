@@ -15,12 +15,14 @@ from torch import Tensor
 from bnnlib.files import DECODING
 from bnnlib.packed import load, require_file
 
-LARGEST = 2**26  # pixels of a picture file: a few bytes may claim billions
+LARGEST_PIXELS = 2**26  # of a picture file: a few bytes may claim billions
 
 
 def read_image(path: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, str]:
-    """A picture file as a network of this input shape reads it: uint8 (1, *shape), and a note on
-    what had to be changed, or "". Grey for (28, 28), stretched to size, black where transparent.
+    """Read a picture file for a network of this input shape: uint8 (1, *shape), and a note.
+
+    The picture becomes grey for (28, 28), is stretched to size, and black where transparent; the
+    note says what had to be changed, or is "".
 
     Raises ValueError, in one sentence, for what is no picture of 8 bits, OSError for no file.
     """
@@ -33,8 +35,9 @@ def read_image(path: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, str]:
         with Image.open(content) as file:
             if file.mode.startswith(("I", "F")):
                 raise ValueError("it has more than 8 bits a channel")
-            if file.width * file.height > LARGEST:
-                raise ValueError(f"it has {file.width} x {file.height} pixels, at most {LARGEST}")
+            if file.width * file.height > LARGEST_PIXELS:
+                size_told = f"{file.width} x {file.height}"
+                raise ValueError(f"it has {size_told} pixels, at most {LARGEST_PIXELS}")
             picture = ImageOps.exif_transpose(file).convert("RGBA")
     except (OSError, ValueError, *DECODING, Image.DecompressionBombError) as error:
         reason = str(error).replace(repr(content), path.name)
@@ -47,7 +50,7 @@ def read_image(path: str | Path, shape: tuple[int, ...]) -> tuple[Tensor, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """-> the exit status: 0; 1 where a picture could not be read, 2 where the model could not."""
+    """Return the exit status: 0; 1 if a picture could not be read, 2 if the model could not."""
     options = _options(arguments)
     try:
         network = load(options.model)

@@ -12,10 +12,11 @@ import torch
 from torch import Generator, nn
 
 from bnnlib.binarize import Binarization
-from bnnlib.functional import Values
+from bnnlib.functional import InputValues
 from bnnlib.layers import (
     BinaryActivation,
     BinaryConv2d,
+    BinaryLayer,
     BinaryLinear,
     Dropout,
     Initialization,
@@ -39,8 +40,8 @@ CONVNET_SIDE = 32
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Makes a network's layers: which of them are binary, and where their random numbers come from.
+class LayerFactory:
+    """A factory of a network's layers, binary or not, with the generators that they draw from.
 
     `init` draws initial weights on the CPU; `noise` draws during training on the network's device.
     """
@@ -53,24 +54,30 @@ class Parts:
     batch_norm: Normalization = Normalization.EXACT
     initialization: Initialization = Initialization.UNIFORM
 
-    def _binary(self) -> dict:
-        """What all binary layers are made with."""
-        noise = self.noise if self.weights is Binarization.STOCHASTIC else None
-        return {"init": self.init, "noise": noise, "initialization": self.initialization}
+    def _options(self, inputs: InputValues) -> dict:
+        """Keyword arguments of a binary layer that reads such inputs."""
+        return {
+            "init": self.init,
+            "noise": self.noise if self.weights is Binarization.STOCHASTIC else None,
+            "initialization": self.initialization,
+            "inputs": inputs,
+        }
 
-    def linear(self, fan_in: int, fan_out: int) -> nn.Module:
+    def linear(self, fan_in: int, fan_out: int, inputs: InputValues) -> nn.Module:
+        """A dense layer; inputs: what it reads in training."""
         if self.weights is Binarization.NONE:
             return self._glorot(nn.utils.skip_init(nn.Linear, fan_in, fan_out))
-        return order_for_kernels(BinaryLinear(fan_in, fan_out, **self._binary()))
+        return order_for_kernels(BinaryLinear(fan_in, fan_out, **self._options(inputs)))
 
-    def conv(self, channels: int, filters: int) -> nn.Module:
+    def conv(self, channels: int, filters: int, inputs: InputValues) -> nn.Module:
+        """A 3x3 convolution; inputs: what it reads in training."""
         if self.weights is Binarization.NONE:
             layer = nn.utils.skip_init(nn.Conv2d, channels, filters, 3, padding=1)
             return self._glorot(layer).to(memory_format=torch.channels_last)
-        return order_for_kernels(BinaryConv2d(channels, filters, **self._binary()))
+        return order_for_kernels(BinaryConv2d(channels, filters, **self._options(inputs)))
 
     def normalization(self, features: int, fan_in: int, spatial: bool = False) -> nn.Module:
-        """What normalizes `features` sums of `fan_in` terms each; spatial: of a convolution."""
+        """Normalize `features` sums of `fan_in` terms each; spatial: those of a convolution."""
         match self.batch_norm:
             case Normalization.SHIFT_PRINTED:
                 return PrintedShiftBatchNorm(features)
@@ -84,7 +91,7 @@ class Parts:
         return BatchNorm(features).requires_grad_(learned)  # else gamma stays 1 and beta 0
 
     def last_normalization(self, fan_in: int) -> nn.Module:
-        """That of the scores."""
+        """The normalization of the scores."""
         if self.batch_norm is Normalization.SHIFT_CODED:
             return OrdinaryBatchNorm(CLASSES, self.init)
         return self.normalization(CLASSES, fan_in)
@@ -95,13 +102,13 @@ class Parts:
         noise = self.noise if self.activations is Binarization.STOCHASTIC else None
         return BinaryActivation(noise, self.cancel)
 
-    def values(self, dropout: float) -> Values:
-        """What a hidden layer reads in training."""
+    def hidden_inputs(self, dropout: float = 0.0) -> InputValues:
+        """The numbers that a layer reads behind an activation and this dropout, in training."""
         if self.activations is Binarization.NONE:
-            return Values.REAL
+            return InputValues.REAL
         drawn = self.activations is Binarization.STOCHASTIC
-        signs = Values.DRAWN if drawn else Values.SIGNS
-        return {0.0: signs, 0.5: Values.DROPPED}.get(dropout, Values.REAL)
+        signs = InputValues.DRAWN if drawn else InputValues.SIGNS
+        return {0.0: signs, 0.5: InputValues.DROPPED}.get(dropout, InputValues.REAL)
 
     def dropout(self, rate: float) -> nn.Module:
         return Dropout(rate, self.noise)
@@ -113,21 +120,29 @@ class Parts:
 
 
 def mlp(
-    parts: Parts, hidden: tuple[int, ...], input_dropout: float = 0.0, hidden_dropout: float = 0.0
+    factory: LayerFactory,
+    hidden: tuple[int, ...],
+    input_dropout: float = 0.0,
+    hidden_dropout: float = 0.0,
 ) -> nn.Sequential:
     """MNIST network (mnist.py:128-170): images (B, 28, 28) uint8 -> scores (B, 10).
 
     Each hidden layer is linear, batch norm, binarize, dropout; the last is linear, batch norm.
     """
-    layers = [ScaleInput(), nn.Flatten(), parts.dropout(input_dropout)]
+    layers = [ScaleInput(), nn.Flatten(), factory.dropout(input_dropout)]
+    inputs = InputValues.REAL  # pixels
     for fan_in, fan_out in pairwise((MLP_INPUTS, *hidden)):
-        layers += [parts.linear(fan_in, fan_out), parts.normalization(fan_out, fan_in)]
-        layers += [parts.activation(), parts.dropout(hidden_dropout)]
-    layers += [parts.linear(hidden[-1], CLASSES), parts.last_normalization(hidden[-1])]
+        layers.append(factory.linear(fan_in, fan_out, inputs))
+        layers.append(factory.normalization(fan_out, fan_in))
+        layers.append(factory.activation())
+        layers.append(factory.dropout(hidden_dropout))
+        inputs = factory.hidden_inputs(hidden_dropout)
+    layers.append(factory.linear(hidden[-1], CLASSES, inputs))
+    layers.append(factory.last_normalization(hidden[-1]))
     return nn.Sequential(*layers)
 
 
-def convnet(parts: Parts, filters: tuple[int, ...], dense: int) -> nn.Sequential:
+def convnet(factory: LayerFactory, filters: tuple[int, ...], dense: int) -> nn.Sequential:
     """CIFAR-10 network (cifar10.py:117-297): images (B, 3, 32, 32) uint8 -> scores (B, 10).
 
     For each entry of `filters` two 3x3 convolutions, the second followed by 2x2 max pooling; then
@@ -135,22 +150,28 @@ def convnet(parts: Parts, filters: tuple[int, ...], dense: int) -> nn.Sequential
     binarize.
     """
     layers: list[nn.Module] = [ScaleInput()]
+    inputs = InputValues.REAL  # pixels
+    signs = factory.hidden_inputs()
     for channels, width in pairwise((CONVNET_CHANNELS, *filters)):
-        layers += [parts.conv(channels, width)]
-        layers += [parts.normalization(width, 9 * channels, spatial=True), parts.activation()]
-        layers += [parts.conv(width, width), MaxPool2x2()]
-        layers += [parts.normalization(width, 9 * width, spatial=True), parts.activation()]
+        layers.append(factory.conv(channels, width, inputs))
+        layers.append(factory.normalization(width, 9 * channels, spatial=True))
+        layers.append(factory.activation())
+        layers += [factory.conv(width, width, signs), MaxPool2x2()]
+        layers.append(factory.normalization(width, 9 * width, spatial=True))
+        layers.append(factory.activation())
+        inputs = signs
     layers.append(nn.Flatten())
     side = CONVNET_SIDE >> len(filters)
     for fan_in, fan_out in pairwise((filters[-1] * side * side, dense, dense)):
-        layers += [parts.linear(fan_in, fan_out), parts.normalization(fan_out, fan_in)]
-        layers.append(parts.activation())
-    layers += [parts.linear(dense, CLASSES), parts.last_normalization(dense)]
+        layers.append(factory.linear(fan_in, fan_out, signs))
+        layers.append(factory.normalization(fan_out, fan_in))
+        layers.append(factory.activation())
+    layers += [factory.linear(dense, CLASSES, signs), factory.last_normalization(dense)]
     return nn.Sequential(*layers)
 
 
 def build(
-    parts: Parts,
+    factory: LayerFactory,
     network: str,
     hidden: tuple[int, ...],
     dense: int,
@@ -159,18 +180,12 @@ def build(
 ) -> nn.Sequential:
     """The network that a recipe's fields of these names describe."""
     if network == "convnet":
-        built = convnet(parts, hidden, dense)
-    else:
-        built = mlp(parts, hidden, input_dropout, hidden_dropout)
-    for layer in list(binary_layers(built).values())[1:]:  # the first one reads pixels
-        layer.inputs = parts.values(hidden_dropout)
-    return built
+        return convnet(factory, hidden, dense)
+    return mlp(factory, hidden, input_dropout, hidden_dropout)
 
 
-def binary_layers(network: nn.Module) -> dict[str, nn.Module]:
+def binary_layers(network: nn.Module) -> dict[str, BinaryLayer]:
     """The layers with latent weights, by their name in the network, first to last."""
     return {
-        name: layer
-        for name, layer in network.named_modules()
-        if isinstance(layer, BinaryLinear | BinaryConv2d)
+        name: layer for name, layer in network.named_modules() if isinstance(layer, BinaryLayer)
     }

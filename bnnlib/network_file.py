@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Normalization
-from bnnlib.models import Parts, binary_layers, build
+from bnnlib.models import LayerFactory, binary_layers, build
 
 
 def pack_bits(bits: Tensor) -> Tensor:
@@ -82,18 +82,26 @@ def _from_shape(shape: dict, tensors: dict[str, Tensor]) -> nn.Sequential:
     if activations is Binarization.STOCHASTIC:  # noise acts in training only
         activations = Binarization.DETERMINISTIC
     batch_norm = Normalization(shape.get("batch_norm", "exact"))  # older files have no such word
-    parts = Parts(Binarization.DETERMINISTIC, activations, True, generator, generator, batch_norm)
+    factory = LayerFactory(
+        weights=Binarization.DETERMINISTIC,
+        activations=activations,
+        cancel=True,
+        init=generator,
+        noise=generator,
+        batch_norm=batch_norm,
+    )
     with torch.device("meta"):
-        return build(parts, shape["network"], tuple(shape["hidden"]), shape["dense"])
+        return build(factory, shape["network"], tuple(shape["hidden"]), shape["dense"])
 
 
 def _require_tensors_of(network: nn.Sequential, tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError unless a file's tensors are a network's, of whose shapes it names one."""
+    """Raise ValueError, naming a tensor, unless a file's tensors have a network's shapes."""
     wanted = {name: list(value.shape) for name, value in network.state_dict().items()}
     for name, layer in binary_layers(network).items():
         wanted[f"{name}.weight"] = [len(layer.weight), -(-layer.weight[0].numel() // 8)]
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(wanted.keys() | found.keys()):
-        ours, theirs = wanted.get(name), found.get(name)
+        ours = wanted.get(name)
+        theirs = found.get(name)
         if ours != theirs:
             raise ValueError(f"the shape of {name} is {theirs}, its network's {ours}")

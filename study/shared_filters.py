@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from bnnlib.kernels.cpu import up
+from bnnlib.kernels.cpu import round_up
 from bnnlib.kernels.cpu.parallel_for import in_parts
 from bnnlib.xnor import pack_signs, pack_weights, xnor_conv2d
 from study.bench.timing import Implementation, compare
@@ -62,7 +62,7 @@ def plan(weight: Tensor, shared: bool = True) -> Plan:
     """
     codes = filter_codes(weight)
     kinds, (outputs, maps) = merge_inverses(codes), codes.shape
-    width = up(maps, MAPS_PER_BYTE)
+    width = round_up(maps, MAPS_PER_BYTE)
     filters, places = np.zeros((width, outputs), np.int64), np.zeros((outputs, width), np.int64)
     counts = np.zeros(width, np.int64)
     for channel, column in enumerate(kinds.T):

@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study import ROOT, data
 from study.train import provenance, runs
 from tools import lease_data
@@ -33,7 +33,10 @@ LARGEST_PART = 58_000_000  # bytes: the tracked files travel, too
 LARGEST_FILE = 16 * 2**20  # bytes of one file that comes back
 LAST_START, LIMIT = 560.0, 590.0  # seconds after a call's start
 PACED = ("mnist-theano", "mnist-torch7", "cifar10-theano", "cifar10-torch7")
-GPU_TESTS = [f"tests/test_{name}.py" for name in ("gpu", "gpu_b1", "gpu_b1_convolution", "update")]
+GPU_TESTS = [
+    f"tests/bnnlib/kernels/test_{name}.py"
+    for name in ("gpu", "gpu_b1", "gpu_b1_convolution", "update")
+]
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ def unpack(parts: tuple[Path, Path], state: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 

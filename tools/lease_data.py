@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study.data import store
 
 ACROSS = 100  # images in a row of a mosaic
@@ -113,5 +113,5 @@ def install(name: str, folders: Sequence[Path], data: Path) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)

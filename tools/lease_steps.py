@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from bnnlib import numerics, optim
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study import recipes
 from study.bench.timing import seconds_of
 from study.data.training_data import training_data
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         size = LARGE if options.profile == "paper" else 64
         found = facts(device, size) if options.what == "facts" else checks(device)
-    with whole(options.out) as file:
+    with atomic_write(options.out) as file:
         file.write(json.dumps(found, indent=1).encode())
     print(json.dumps(found))
     return 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from statistics import median
 
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study import ROOT, data, recipes
 from study.data import store
 from study.recipes import ablations, paper
@@ -178,7 +178,7 @@ def updated(page: str) -> str:
 
 
 def main() -> int:
-    with whole(PAGE) as file:
+    with atomic_write(PAGE) as file:
         file.write(updated(PAGE.read_text("utf-8")).encode())
     return 0
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from bnnlib.export import c, js, network
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 
 SUFFIXES = {"c": ".c", "js": ".js", "onnx": ".onnx"}
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     target = options.output or Path(options.model.stem + SUFFIXES[options.form])
     try:
         made = content(options.form, network.read(options.model))
-        with whole(target) as file:
+        with atomic_write(target) as file:
             file.write(made)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -37,8 +37,10 @@ class _Graph:
 
 
 def model(network: SignNetwork) -> onnx.ModelProto:
-    """Input `pixels` (batch, *shape) uint8 -> outputs `scores` (batch, 10) float32 and `class`
-    (batch,) int64. Inside, `bits_1`, `bits_2`, ... are the hidden layers' signs, float32 +-1.
+    """A model of `pixels` (batch, *shape) uint8 -> `scores` (batch, 10) float32.
+
+    A second output, `class`, is (batch,) int64. Inside, `bits_1`, `bits_2`, ... are the hidden
+    layers' signs, float32 +-1.
     """
     graph = _Graph()
     _store_constants(graph)

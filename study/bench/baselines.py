@@ -83,7 +83,7 @@ def float32_products(device: str) -> list[Product]:
 def narrow_products(device: str) -> list[Product]:
     """Products in fewer bits: TF32 on a GPU, bfloat16, and int8, the last."""
     if device == "cuda":  # never run so far
-        from bnnlib.kernels.gpu_b1 import int8_columns, int8_rows
+        from bnnlib.kernels.int8 import int8_columns, int8_rows
 
         # Zeros that the product wants are added outside of the time that is taken.
         rows = lambda x: (int8_rows(_int8(x)), len(x))  # noqa: E731
@@ -96,7 +96,7 @@ def narrow_products(device: str) -> list[Product]:
 def plain_products(device: str) -> list[Product]:
     """The paper's plain kernel in float32, and on words; on a GPU that one is what `xnor` runs."""
     if device == "cuda":  # never run so far
-        from bnnlib.kernels.gpu import naive_matmul
+        from bnnlib.kernels.gpu_naive import naive_matmul
 
         return [Product("plain float32", "float32", _same, _same, naive_matmul)]
     from study.bench.plain_kernels import multiply_float, multiply_words

@@ -192,7 +192,7 @@ def _fetch_once(url: str, path: Path, md5: str) -> None:
     from requests.exceptions import ChunkedEncodingError
 
     fetch = HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**20, timeout=TIMEOUT)
-    with store.whole(path) as file:
+    with store.atomic_write(path) as file:
         try:
             fetch(url, file, None)
         except ChunkedEncodingError:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from bnnlib.binarize import Binarization
 from bnnlib.optim import Clip, Multiplier
-from bnnlib.packed import ByteInput, PackedNetwork, PixelInput
+from bnnlib.packed import PackedNetwork
+from bnnlib.packed_layers import ByteInput, PixelInput
 from bnnlib.xnor import xnor_matmul
 from study.bench.timing import seconds_of
 from study.recipes.recipe import Recipe

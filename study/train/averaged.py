@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bnnlib.binarize import Binarization
-from bnnlib.functional import Values
+from bnnlib.functional import InputValues
 from bnnlib.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from study.data.training_data import Images
 from study.recipes.recipe import Recipe
@@ -65,8 +65,8 @@ def _drawing(network: nn.Module, generator: Generator) -> Iterator[None]:
     for layer in layers:
         layer.noise = generator
         layer.training = True
-        if getattr(layer, "inputs", None) is Values.DROPPED:  # there is no dropout now
-            layer.inputs = Values.SIGNS
+        if getattr(layer, "inputs", None) is InputValues.DROPPED:  # there is no dropout now
+            layer.inputs = InputValues.SIGNS
     try:
         yield
     finally:

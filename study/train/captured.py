@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from bnnlib import functional, models, parallel
 from bnnlib.binarize import sign
-from bnnlib.functional import Values
+from bnnlib.functional import InputValues
 from study.data.training_data import Images
 from study.recipes.recipe import Recipe
 from study.train import eager
@@ -172,7 +172,7 @@ def require_exact_sums(network: nn.Module, images: Tensor) -> None:
 
     names = {layer: name for name, layer in models.binary_layers(network).items()}
     for layer in names:
-        if layer.inputs is not Values.REAL:
+        if layer.inputs is not InputValues.REAL:
             hooks.append(layer.register_forward_hook(check))
     try:
         with torch.no_grad():

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bnnlib import parallel
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from bnnlib.optim import Optimizer
 from study.train.state import State
 
@@ -105,7 +105,7 @@ def save(state: State, path: Path, binding: dict) -> None:
     facts = json.dumps(_facts(state, binding), allow_nan=False)
     sealed = {"facts": facts, "digest": _digest(facts, tensors)}
     current, previous = generations(path)
-    with whole(current) as file:
+    with atomic_write(current) as file:
         file.write(safetensors.torch.save(tensors, sealed))
         with suppress(FileNotFoundError):
             os.replace(current, previous)

@@ -10,7 +10,7 @@ import os
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study import ROOT
 from study.recipes.recipe import Recipe
 from study.train import provenance
@@ -99,5 +99,5 @@ def complete(recipe: dict) -> dict:
 
 def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file so that its name holds either the old content or the whole new one."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)

@@ -12,7 +12,7 @@ from torch import nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import BinaryActivation, BinaryConv2d, Dropout, MaxPool2x2, Normalization
-from bnnlib.models import Parts, binary_layers, convnet, mlp
+from bnnlib.models import LayerFactory, binary_layers, convnet, mlp
 from bnnlib.network_file import load_network, pack_bits, save_network, unpack_bits
 from bnnlib.normalization import (
     BatchNorm,
@@ -35,7 +35,7 @@ SMALL_CONVNET = replace(
 
 def parts(weights=DETERMINISTIC, activations=DETERMINISTIC, seed=0):
     init, noise = (torch.Generator().manual_seed(seed + i) for i in range(2))
-    return Parts(weights, activations, True, init, noise)
+    return LayerFactory(weights, activations, True, init, noise)
 
 
 def images(shape, count=8):

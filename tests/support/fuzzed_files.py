@@ -235,7 +235,7 @@ PICTURES = _pictures()
 
 
 def _picture(folder: Path) -> None:
-    with patch.object(packed, "LARGEST", 2**20):
+    with patch.object(classify, "LARGEST_PIXELS", 2**20):
         for shape in (packed.DIGITS, packed.PICTURES):
             image, _ = classify.read_image(folder / "picture", shape)
             assert image.shape == (1, *shape) and image.dtype == torch.uint8

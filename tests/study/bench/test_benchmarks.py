@@ -20,7 +20,7 @@ def twins(name: str) -> tuple[nn.Sequential, nn.Sequential]:
         if hasattr(layer, "rate") or isinstance(layer, nn.Dropout):
             layer.rate = layer.p = 0.0
         if getattr(layer, "inputs", "") == "dropped":
-            layer.inputs = models.Values.SIGNS
+            layer.inputs = models.InputValues.SIGNS
     return theirs, ours
 
 
