@@ -14,7 +14,6 @@ from pathlib import Path
 from markupsafe import Markup
 
 from study import claims, recipes
-
 from study.verdicts import NOT_RUN
 from tools import summary
 from tools.summary import Row

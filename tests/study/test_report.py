@@ -184,7 +184,7 @@ def test_recipe_table_sets_recipes_side_by_side_that_share_their_sources():
     table = report.recipe_table([words, code], "paper").set_index("hyperparameter")
     halving = table.loc["halve every", ["mnist-torch7 (paper)", "mnist-torch7-code (paper)"]]
     assert list(halving) == ["10", "20"]
-    with pytest.raises(ValueError, match="sources of their own"):
+    with pytest.raises(ValueError, match="citations of their own"):
         report.recipe_table([MNIST, words], "paper")
 
 
