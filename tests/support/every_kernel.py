@@ -22,13 +22,12 @@ from llvmlite import binding
 from numba.core.dispatcher import Dispatcher
 from stressed_kernels import STRESSED, integers
 
-from bnnlib import kernels
+from bnnlib.kernels import cpu
 from bnnlib.kernels.cpu import packing, processor
 from study import shared_filters
 from study.bench import plain_kernels
 
-MODULES = [f"{kernels.__name__}.{one.name}" for one in pkgutil.iter_modules(kernels.__path__)]
-FOR_GPUS = ("bnnlib.kernels.gpu", "bnnlib.kernels.gpu_b1")
+MODULES = [f"{cpu.__name__}.{one.name}" for one in pkgutil.iter_modules(cpu.__path__)]
 
 
 def dispatchers() -> list[tuple[str, str, Dispatcher]]:
@@ -38,10 +37,9 @@ def dispatchers() -> list[tuple[str, str, Dispatcher]]:
     """
     found = []
     for module in (*MODULES, shared_filters.__name__):
-        if module not in FOR_GPUS:
-            for name, one in vars(importlib.import_module(module)).items():
-                if isinstance(one, Dispatcher) and one.py_func.__module__ == module:
-                    found.append((module, name, one))
+        for name, one in vars(importlib.import_module(module)).items():
+            if isinstance(one, Dispatcher) and one.py_func.__module__ == module:
+                found.append((module, name, one))
     inner = {name for _, _, one in found for name in one.py_func.__code__.co_names}
     return [each for each in found if each[1] not in inner]
 

@@ -59,7 +59,10 @@ def copied(x: Tensor, end: bool) -> Tensor:
 def _torch(end: bool) -> SimpleNamespace:
     """torch, but for where new tensors lie."""
 
-    def empty(*shape, dtype=torch.float32, memory_format=torch.contiguous_format) -> Tensor:
+    def empty(
+        *shape, dtype=torch.float32, device="cpu", memory_format=torch.contiguous_format
+    ) -> Tensor:
+        assert torch.device(device).type == "cpu"
         shape = tuple(shape) if isinstance(shape[0], int) else tuple(shape[0])
         if memory_format == torch.channels_last:
             order = torch.empty(shape, memory_format=memory_format, device="meta").stride()
