@@ -21,8 +21,8 @@ from bnnlib.folding import Block, blocks, fold, reads_pixels
 from bnnlib.kernels.reference import WORD
 from bnnlib.layer_order import require_sizes
 from bnnlib.layers import ScaleInput
-from bnnlib.models import CONVNET_CHANNELS, CONVNET_SIDE
-from bnnlib.network_file import load_network
+from bnnlib.models import image_shape
+from bnnlib.network_file import about, load_network, name_of
 from bnnlib.pooling import require_even
 from bnnlib.xnor import (
     PackedWeights,
@@ -36,17 +36,18 @@ from bnnlib.xnor import (
 
 CHUNK = 2**24  # bytes that first layers read or write at once: small beside a machine's memory,
 # yet 20,000 MNIST or 256 CIFAR-10 images, as many as keep all processors busy
-DIGITS, PICTURES = (28, 28), (CONVNET_CHANNELS, CONVNET_SIDE, CONVNET_SIDE)
+DIGITS, PICTURES = image_shape("mlp"), image_shape("convnet")  # as the paper's networks read them
 
 
 @dataclass(frozen=True, eq=False)
 class PixelInput:
     """uint8 images -> their bit planes, which the first packed layer reads."""
 
+    convolved: bool
     dtype = torch.uint8
 
     def __call__(self, images: Tensor) -> Tensor:
-        return pack_planes(images.movedim(1, -1) if images.dim() == 4 else images.flatten(1))
+        return pack_planes(images.movedim(1, -1) if self.convolved else images.flatten(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +55,13 @@ class ByteInput:
     """uint8 images -> words: the first layer by a GPU's int8 product, faster there than on planes.
 
     A pixel counts as 2 p - 255 = 2 (p - 128) + 1, and p - 128 is an int8. So weights are doubled,
-    and what their signs sum to is added: for images by a fourth channel of ones, which the border
-    does not have. Sums are int32, exact.
+    and what their signs sum to is added: for images by one more channel of ones, which the
+    border does not have. Sums are int32, exact.
     """
 
     weights: Tensor  # (N, K) int8, filled up with zeros
     thresholds: Tensor  # (N,) int32
+    convolved: bool
     dtype = torch.uint8
 
     @staticmethod
@@ -77,18 +79,18 @@ class ByteInput:
             weights = 2 * signs
             least, most = -(2**31), 2**31 - 1
             thresholds = (thresholds.long() - total[:, 0].long()).clamp(least, most).int()
-        return ByteInput(int8_columns(weights.to(torch.int8)), thresholds)
+        return ByteInput(int8_columns(weights.to(torch.int8)), thresholds, signs.dim() == 4)
 
     def __call__(self, images: Tensor) -> Tensor:
         from bnnlib.kernels.gpu_b1 import int8_matmul, int8_rows
 
         numbers = (images ^ 128).view(torch.int8)
-        rows = numbers.flatten(1) if images.dim() == 3 else _patches(numbers)
+        rows = _patches(numbers) if self.convolved else numbers.flatten(1)
         columns = self.weights.shape[1]
         rows = F.pad(rows, (0, columns - rows.shape[1])) if rows.shape[1] < columns else rows
         sums = int8_matmul(int8_rows(rows), self.weights)[: len(rows), : len(self.thresholds)]
         words = pack_signs((sums >= self.thresholds).to(torch.int8) - 1)
-        return words if images.dim() == 3 else words.unflatten(0, (len(images), *images.shape[2:]))
+        return words.unflatten(0, (len(images), *images.shape[2:])) if self.convolved else words
 
 
 def _patches(x: Tensor) -> Tensor:
@@ -130,7 +132,7 @@ class PackedLayer:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The last layer: words -> (B, 10) float32."""
+    """The last layer: words -> (B, classes) float32."""
 
     weights: PackedWeights
     bias: Tensor
@@ -143,10 +145,11 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class PackedNetwork:
-    """Images (B, *shape) -> scores (B, 10) float32; made by `pack` or `load`, for one device.
+    """Images (B, *shape) -> scores (B, classes) float32; made by `pack` or `load`, for one device.
 
-    Shape is (28, 28) or (3, 32, 32). Images are uint8 pixels, or for networks trained on whitened
-    or contrast-normalized images float32, normalized likewise: `first.dtype`.
+    Shape is (28, 28) or (3, 32, 32), or what the network was made for. Images are uint8 pixels, or
+    for networks trained on whitened or contrast-normalized images float32, normalized likewise:
+    `first.dtype`.
     """
 
     shape: tuple[int, ...]
@@ -230,8 +233,10 @@ def max_pool(words: Tensor, flipped: Tensor | None) -> Tensor:
     return either ^ ((either ^ both) & flipped)
 
 
-def pack(network: nn.Sequential) -> PackedNetwork:
+def pack(network: nn.Sequential, shape: tuple[int, ...] | None = None) -> PackedNetwork:
     """The network, as `models.build` makes it, on bits; for the device that it is on.
+
+    shape: of an image, (H, W) or (C, H, W); None: (28, 28), or (3, 32, 32) for convolutions.
 
     A copy: what later happens to `network` does not reach it. It computes what `folding.reference`
     does, every hidden bit and score; what `network` does in evaluation mode, but for rounding.
@@ -240,7 +245,8 @@ def pack(network: nn.Sequential) -> PackedNetwork:
     the layer, for an order or sizes that packed networks don't have.
     """
     parts = blocks(network)
-    shape = DIGITS if parts[0].signs.dim() == 2 else PICTURES
+    convolved = parts[0].signs.dim() == 4
+    shape = shape or (PICTURES if convolved else DIGITS)
     require_sizes(network, shape)
     hidden = list(pairwise((None, *parts)))[:-1]
     blank = torch.zeros(1, *shape, dtype=torch.uint8, device=parts[0].bias.device)
@@ -248,7 +254,7 @@ def pack(network: nn.Sequential) -> PackedNetwork:
         first, hidden = ByteInput.of(parts[0]), hidden[1:]
         largest = first(blank).nbytes
     elif reads_pixels(network):
-        first = PixelInput()
+        first = PixelInput(convolved)
         largest = first(blank).nbytes
     else:
         first, hidden = RealInput(*_scaling(network[0]), parts[0]), hidden[1:]
@@ -291,18 +297,20 @@ def _packed_layer(before: Block | None, block: Block) -> PackedLayer:
     return PackedLayer(packed, thresholds, block.pooled, mask)
 
 
-def load(path: str | Path, device: str = "cpu") -> PackedNetwork:
-    """Read a network file (`network_file.save_network`) and pack it for a device.
+def load(source: str | Path | bytes, device: str = "cpu") -> PackedNetwork:
+    """Read a network file (`network_file.save_network`), by its path or as bytes, and pack it for a
+    device.
 
     Raises ValueError, in one sentence, for a damaged file or a network that cannot be packed, and
     OSError where there is none.
     """
-    path = require_file(path)
-    network = load_network(path).to(device)
+    if not isinstance(source, bytes):
+        require_file(source)
+    network, shape = load_network(source).to(device), about(source).shape
     try:
-        return pack(network)
+        return pack(network, shape)
     except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+        raise ValueError(f"{name_of(source)}: {error}") from error
 
 
 def require_file(path: str | Path) -> Path:

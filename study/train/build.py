@@ -35,6 +35,9 @@ def build_network(recipe: Recipe, seed: int, device: str = "cpu") -> nn.Sequenti
         recipe.dense,
         recipe.input_dropout,
         recipe.hidden_dropout,
+        recipe.side,
+        recipe.channels,
+        recipe.classes,
     )
     return on_device(network, device)
 
@@ -56,6 +59,7 @@ def noise_generator(network: nn.Module) -> Generator | None:
 def file_shape(recipe: Recipe) -> dict:
     """What a network file tells of a recipe, so that `load_network` can build the network."""
     names = ("network", "hidden", "dense", "activations", "batch_norm")
+    names += ("side", "channels", "classes")
     return {name: value for name, value in asdict(recipe).items() if name in names}
 
 
