@@ -64,7 +64,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Te
     on to the sums. Raises ValueError for a weight of fewer bits.
     """
     _require_exact(weight)
-    if torch.is_autocast_enabled(x.device.type):
+    if _is_cast(x):
         with torch.autocast(x.device.type, enabled=False):
             return linear(x.to(weight.dtype), weight, bias, values)
     if _pays(x, weight, values, len(x)):
@@ -83,7 +83,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Te
     have drawn them: the layout of its input decides in which order it sums a gradient.
     """
     _require_exact(weight)
-    if torch.is_autocast_enabled(x.device.type):
+    if _is_cast(x):
         with torch.autocast(x.device.type, enabled=False):
             return conv2d(x.to(weight.dtype), weight, bias, values)
     if _pays(x, weight, values, x[:, 0].numel()):
@@ -94,6 +94,12 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Te
         return sums if bias is None else sums + bias[:, None, None]
     x = x.contiguous() if values is Values.DRAWN else x
     return F.conv2d(x, binarize(weight, cancel=False), bias, padding=1)
+
+
+def _is_cast(x: Tensor) -> bool:
+    """Whether torch.autocast would round what is computed from x."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _require_exact(weight: Tensor) -> None:

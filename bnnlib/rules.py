@@ -227,7 +227,7 @@ def fused_adamax_printed(
     first_moment: Tensor,
     second_moment: Tensor,
     t: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     scale: float,
     clip: bool,
 ) -> None:
@@ -235,7 +235,7 @@ def fused_adamax_printed(
     from bnnlib.kernels.cpu import elementwise
 
     beta1, beta2 = 1 - 2**-3, 1 - 2**-10
-    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    step = float(shifted_step(t, learning_rate, scale, beta1))
     arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
     bound = 1.0 if clip else math.inf
     dispatch.run(elementwise.adamax_printed, arrays, step, beta2, 1 - beta1, bound)
@@ -247,7 +247,7 @@ def fused_adamax_decaying(
     first_moment: Tensor,
     second_moment: Tensor,
     t: int,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     scale: float,
     clip: bool,
 ) -> None:
@@ -255,7 +255,7 @@ def fused_adamax_decaying(
     from bnnlib.kernels.cpu import elementwise
 
     beta1, beta2, eps = 0.9, 0.999, 2**-27
-    step = scale * power_of_two(learning_rate / (1 - beta1**t))
+    step = float(shifted_step(t, learning_rate, scale, beta1))
     arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
     bound = 1.0 if clip else math.inf
     dispatch.run(elementwise.adamax_decaying, arrays, step, beta2, 1 - beta1, eps, bound)

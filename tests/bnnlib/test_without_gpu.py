@@ -51,7 +51,7 @@ def test_an_estimate_does_not_count_the_first_evaluation(monkeypatch):
         calls.append(len(split.images))
         clock[0] += 1.0 if len(calls) == 1 else 0.001
 
-    monkeypatch.setattr(estimate.fit, "evaluate", evaluate)
+    monkeypatch.setattr(estimate.loop, "evaluate", evaluate)
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: clock[0])
     estimate.pace.cache_clear()
     _, image = estimate.pace(SMOKE, "smoke", "cpu")
@@ -72,7 +72,7 @@ def test_pooling_away_from_the_cpu_has_no_copies_to_and_fro():
 
 def test_filters_away_from_the_cpu_and_their_gradients_lie_channels_last():
     recipe = recipes.at_profile(recipes.CIFAR10_THEANO, "smoke")
-    network = models.on_device(build.build_network(recipe, 0), "meta")
+    network = build.on_device(build.build_network(recipe, 0), "meta")
     network(torch.empty(4, 3, 32, 32, device="meta", dtype=torch.uint8)).sum().backward()
     for layer in models.binary_layers(network).values():
         if layer.weight.dim() == 4:
@@ -101,7 +101,7 @@ def test_nothing_waits_for_the_device_inside_an_evaluation(monkeypatch):
 
 
 def test_no_gradients_are_kept_for_kernels_of_another_device():
-    network = models.on_device(build.build_network(SMOKE, 0), "meta")
+    network = build.on_device(build.build_network(SMOKE, 0), "meta")
     for parameter in network.parameters():
         parameter.grad = torch.empty_like(parameter)
     build.build_optimizer(SMOKE, network).zero_grad()
@@ -120,7 +120,7 @@ def test_measurements_of_a_gpu_are_kept_by_its_capability(monkeypatch, tmp_path)
     assert bench.kind("cuda") == "cuda-sm90"
     folder = tmp_path / "results" / "bench"
     monkeypatch.setattr(bench, "ROOT", tmp_path)
-    for kind in ("cuda-sm90", "cuda-sm80", "cpu"):
+    for kind in ("cuda-sm90", "cuda-sm80", "cpu-generic"):
         bench.runs.write_record(folder / f"kernels-{kind}.json", {"schema": bench.runs.SCHEMA})
-    assert list(bench.committed()) == ["cpu", "cuda-sm80", "cuda-sm90"]
+    assert list(bench.committed()) == ["cpu-generic", "cuda-sm80", "cuda-sm90"]
     assert list(bench.committed("training")) == []

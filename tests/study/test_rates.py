@@ -34,7 +34,7 @@ def made(monkeypatch, tmp_path):
     errors = {"low": (9, 4.0, 5), "middle": (5, 3.0, 3.5), "high": (2.9, 2.5)}
     tried = dict(zip(errors, sweeps.SWEEPS[ARM.name], strict=True))
     found = {r.name: [sweep_run(r, *errors[step])] for step, r in tried.items()}
-    monkeypatch.setattr(rates.train, "obtain", lambda recipe, *_, **__: found.get(recipe.name, []))
+    monkeypatch.setattr(rates.runner, "obtain", lambda recipe, *_, **__: found.get(recipe.name, []))
     monkeypatch.setattr(sweeps, "FILE", tmp_path / "rates.toml")
     return found
 

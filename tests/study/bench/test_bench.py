@@ -89,7 +89,7 @@ def test_the_median_is_of_the_fastest_as_numbers_on_all_threads():
 
 
 def test_the_command_leaves_a_whole_file(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "QUICK", bench.Plan((33,), (), 0, (), (), "smoke", 0.0))
+    monkeypatch.setitem(bench.PLANS, "quick", bench.Plan((33,), (), 0, (), (), "smoke", 0.0))
     out = tmp_path / "kernels.json"
     assert command.main(["--plan", "quick", "--out", str(out)]) == 0
     content = runs.read_record(out)

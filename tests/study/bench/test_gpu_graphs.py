@@ -105,9 +105,8 @@ def on_gpu_xnor_matmul(x, weights, thresholds=None):
 
 @outside_the_interpreter
 def test_the_file_so_far_is_there_when_a_measurement_is_cut_off(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        bench, "QUICK", bench.Plan((33, 34), (), 0, (), (), "smoke", 0.0)
-    )
+    plan = bench.Plan((33, 34), (), 0, (), (), "smoke", 0.0)
+    monkeypatch.setitem(bench.PLANS, "quick", plan)
     real, shapes = bench.matmul_rows, []
 
     def once(m, *rest):
@@ -120,12 +119,13 @@ def test_the_file_so_far_is_there_when_a_measurement_is_cut_off(tmp_path, monkey
     monkeypatch.setattr(bench, "WARM_UP", bench.Plan((), (), 0, (), (), "smoke", 0.0))
     out = tmp_path / "kernels.json"
     with pytest.raises(KeyboardInterrupt):
-        command.main(["--quick", "--out", str(out)])
+        command.main(["--plan", "quick", "--out", str(out)])
     assert not out.exists()
     content = runs.read_record(tmp_path / "kernels.json.partial")
     assert {row["what"] for row in content["rows"]} == {"33x33x33"}
     shapes.clear()
-    assert command.main(["--quick", "--only", "squares", "33", "--out", str(out)]) == 0
+    chosen = ["--plan", "quick", "--only", "squares", "33"]
+    assert command.main([*chosen, "--out", str(out)]) == 0
     assert runs.read_record(out)["rows"] and list(tmp_path.iterdir()) == [out]
     assert 34 not in shapes
 

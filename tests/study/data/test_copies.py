@@ -279,7 +279,7 @@ def real_part():
 
 
 def test_the_real_part_is_the_same_from_either_file(real_part, tmp_path, monkeypatch):
-    believe(monkeypatch, {"cached": REAL["cached"]})
+    believe(monkeypatch, {"store": REAL["store"]})
     folder = tmp_path / "data"
     (folder / "svhn-part.npz").symlink_to(REAL_FOLDER.resolve() / "svhn-part.npz")
     from_npz = data.load("svhn-part")

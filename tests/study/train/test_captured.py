@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from test_without_gpu import Operators
 from tqdm import tqdm
 
-from bnnlib import functional, models, numerics, optim
+from bnnlib import functional, numerics, optim
 from bnnlib.binarize import Binarization
 from bnnlib.functional import TensorCoreProduct, Values
 from bnnlib.rounding import Rounding
@@ -161,7 +161,7 @@ def test_a_step_at_paper_size_waits_for_nothing(name, monkeypatch):
     """On the meta device whatever reads a number raises."""
     recipe = recipes.by_name(name)
     state = loop.begin(recipe, training_data(recipes.at_profile(recipe, "smoke"), "smoke"), 0)
-    models.on_device(state.network, "meta")
+    build.on_device(state.network, "meta")
     draw = torch.rand
     monkeypatch.setattr(torch, "rand", lambda *given, generator, **named: draw(*given, **named))
     monkeypatch.setattr(functional, "_on_tensor_cores", lambda x, values: values is not Values.REAL)

@@ -80,7 +80,7 @@ def test_a_network_trains_within(monkeypatch, tmp_path):
         raise Trained
 
     monkeypatch.setattr(runner.malloc, "kept", kept)
-    monkeypatch.setattr(runner.fit, "fit", trained)
+    monkeypatch.setattr(runner.loop, "fit", trained)
     monkeypatch.setattr(runner.runs, "FRESH", tmp_path)
     with pytest.raises(Trained):
         runner.run(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), "smoke", 3)
