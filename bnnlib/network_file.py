@@ -26,6 +26,9 @@ class About:
     shape: tuple[int, ...]  # of an image: (S, S), (1, S, S) or (3, S, S)
     labels: tuple[str, ...]  # a name a class; "0", "1", ... in older files
     dataset: str  # what it was trained on, such as "mnist"; "" in older files
+    error: float | None = None  # on test images, in %; None where the file doesn't say
+    tested: int = 0  # how many test images
+    record: str = ""  # the run that made it
 
     @property
     def reads_digits(self) -> bool:
@@ -46,13 +49,23 @@ def unpack_bits(packed: Tensor, length: int) -> Tensor:
     return bits.flatten(1)[:, :length].bool()
 
 
-def save_network(
-    network: nn.Sequential, shape: dict, dataset: str = "", labels: Sequence[str] = ()
-) -> bytes:
+def trained_on(
+    dataset: str,
+    labels: Sequence[str],
+    error: float | None = None,
+    tested: int = 0,
+    record: str = "",
+) -> dict:
+    """What a network file keeps of its training, in the words of `About`."""
+    told = {"dataset": dataset, "labels": list(labels)}
+    return told | {"error": error, "tested": tested, "record": record}
+
+
+def save_network(network: nn.Sequential, shape: dict, trained: dict | None = None) -> bytes:
     """The network file of a binarized network, as bytes (safetensors).
 
     Sign bits of each binary layer, packed by output row; biases, batch norm and input scaling as
-    they are. `shape`: the recipe's `file_shape`. dataset, labels: as `About` has them.
+    they are. `shape`: the recipe's `file_shape`. trained: what `trained_on` returns.
     Raises ValueError for a network with real weights, and for a NaN among those of a binary layer.
     """
     layers = binary_layers(network)
@@ -64,16 +77,15 @@ def save_network(
             raise ValueError(f"a weight of layer {name} is a NaN, which has no sign to be kept")
         tensors[f"{name}.weight"] = pack_bits(tensors[f"{name}.weight"].flatten(1) >= 0)
     metadata = {"shape": json.dumps(shape, sort_keys=True)}
-    if dataset:
-        metadata["trained_on"] = json.dumps({"dataset": dataset, "labels": list(labels)})
+    if trained:
+        metadata["trained_on"] = json.dumps(trained, sort_keys=True)
     return safetensors.torch.save(tensors, metadata)
 
 
-def with_labels(content: bytes, dataset: str, labels: Sequence[str]) -> bytes:
-    """A network file with what it was trained on written, or written anew, into its metadata."""
-    tensors = safetensors.torch.load(content)
-    trained_on = json.dumps({"dataset": dataset, "labels": list(labels)})
-    return safetensors.torch.save(tensors, {**_metadata(content), "trained_on": trained_on})
+def with_training(content: bytes, trained: dict) -> bytes:
+    """A network file with what `trained_on` returns written, or written anew, into its metadata."""
+    told = {"trained_on": json.dumps(trained, sort_keys=True)}
+    return safetensors.torch.save(safetensors.torch.load(content), _metadata(content) | told)
 
 
 def load_network(source: str | Path | bytes) -> nn.Sequential:
@@ -107,11 +119,14 @@ def about(source: str | Path | bytes) -> About:
         images = image_shape(shape["network"], shape.get("side", 0), shape.get("channels", 0))
         classes = shape.get("classes", CLASSES)
         require_images(shape["network"], 0, images, classes)
-        trained_on = json.loads(metadata.get("trained_on", '{"dataset": "", "labels": []}'))
-        labels = trained_on["labels"] or list(map(str, range(classes)))
+        told = json.loads(metadata.get("trained_on", '{"dataset": "", "labels": []}'))
+        labels = told["labels"] or list(map(str, range(classes)))
         if len(labels) != classes:
             raise ValueError(f"it names {len(labels)} of {classes} classes")
-        return About(images, tuple(map(_one_line, labels)), _one_line(trained_on["dataset"]))
+        error, record = told.get("error"), _one_line(told.get("record", ""))
+        named = tuple(map(_one_line, labels)), _one_line(told["dataset"])
+        error = None if error is None else float(error)
+        return About(images, *named, error, int(told.get("tested", 0)), record)
     except DAMAGE as error:
         raise _damaged(source, error) from error
 

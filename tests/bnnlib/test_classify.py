@@ -15,7 +15,7 @@ from random_networks import DENSE, random_network
 
 from bnnlib import classify, packed
 from bnnlib.layers import Normalization, ScaleInput
-from bnnlib.network_file import save_network
+from bnnlib.network_file import save_network, trained_on
 from bnnlib.pictures import as_mnist
 from study import data
 
@@ -25,11 +25,11 @@ COLOURS = data.stand_in("cifar10", train=1, test=3).test_images
 NAMES = ["cat", "Hund", "鳥", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
-def model(tmp_path, kind="mlp", scale=None, **trained_on):
+def model(tmp_path, kind="mlp", scale=None, **trained):
     shape = {"network": kind, "hidden": [8], "dense": DENSE, "activations": "deterministic"}
     network = random_network(kind, (8,), EXACT, *([scale] if scale else []))
     path = tmp_path / "network.safetensors"
-    path.write_bytes(save_network(network, shape, **trained_on))
+    path.write_bytes(save_network(network, shape, trained and trained_on(**trained)))
     return str(path)
 
 

@@ -10,6 +10,7 @@ from random_networks import shuffle_values
 from bnnlib import models, network_file, packed
 from bnnlib.export import c, js, network, onnx
 from bnnlib.folding import reference
+from bnnlib.network_file import trained_on as trained
 from study import recipes
 from study.train.build import build_network, file_shape
 
@@ -48,10 +49,11 @@ def test_a_network_of_any_size_is_packed_exactly_and_survives_its_file(
     sized, built, shape, images = made(recipe, side, channels, classes)
     *_, expected = reference(built, images)
     assert expected.shape == (3, classes)
-    content = network_file.save_network(built, file_shape(sized), "own", map(str, range(classes)))
+    labels = tuple(f"class {number}" for number in range(classes))
+    content = network_file.save_network(built, file_shape(sized), trained("own", labels))
     bits = packed.load(content)
     assert bits.shape == shape and torch.equal(bits(images), expected)
-    assert network_file.about(content).labels == tuple(map(str, range(classes)))
+    assert network_file.about(content).labels == labels
 
 
 @each_size
@@ -114,7 +116,8 @@ def test_onnx_refuses_sums_that_float32_does_not_hold():
     ("dataset", "labels"), [("own", ["a"] * 9), ("own", [1] * 10), (3, ["a"] * 10)]
 )
 def test_labels_that_do_not_fit_are_no_intact_file(dataset, labels):
-    content = network_file.save_network(build_network(MLP, 0), file_shape(MLP), dataset, labels)
+    told = trained(dataset, labels)
+    content = network_file.save_network(build_network(MLP, 0), file_shape(MLP), told)
     with pytest.raises(ValueError, match="^network is no intact network file"):
         network_file.about(content)
 
@@ -122,7 +125,8 @@ def test_labels_that_do_not_fit_are_no_intact_file(dataset, labels):
 def test_labels_can_be_added_to_an_older_file():
     older = network_file.save_network(build_network(MLP, 0), file_shape(MLP))
     assert network_file.about(older).dataset == "" and network_file.about(older).reads_digits
-    newer = network_file.with_labels(older, "mnist", "abcdefghij")
-    assert network_file.about(newer).labels == tuple("abcdefghij")
+    newer = network_file.with_training(older, trained("mnist", "abcdefghij", 1.5, 200, "a run"))
+    told = network_file.About((28, 28), tuple("abcdefghij"), "mnist", 1.5, 200, "a run")
+    assert network_file.about(newer) == told
     x = torch.randint(256, (2, 28, 28)).byte()
     assert torch.equal(packed.load(older)(x), packed.load(newer)(x))
