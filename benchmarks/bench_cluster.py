@@ -1,4 +1,4 @@
-"""What a cluster costs and what it gains on this machine: one worker, two, and none.
+"""Cost and gain of a cluster on this machine: one worker, two, and none.
 
     python -m benchmarks.bench_cluster [--profile quick] [--epochs 45] [--out FILE]
 
@@ -24,7 +24,7 @@ from distributed import Client
 
 from study import ROOT, bench, recipes
 from study.recipes.recipe import Recipe
-from study.train import cluster, runner, runs
+from study.train import cluster, provenance, runner, runs
 
 PATH = ROOT / "results" / "bench" / "cluster-cpu.json"
 ABLATIONS = (*recipes.GRADIENTS, *recipes.SHIFT, *recipes.GAPS_MNIST)
@@ -50,12 +50,12 @@ def measure(profile: str, epochs: int) -> dict:
     with cluster.local(2) as client:
         timed(_by(client), [(baseline, seed) for seed in range(2)], profile)
         two = timed(_by(client), ablations, profile)
-    rows = [row(f"a run of {epochs} epochs", name, of) for name, of in taken.items()]
+    rows = [row(f"a run of {epochs} epochs", name, made) for name, made in taken.items()]
     what = f"{len(ablations)} MNIST ablations"
     rows += [row(what, "1 worker", [one]), row(what, "2 workers", [two])]
-    _require_equal([made for of in taken.values() for _, made in of])
+    _require_equal([records for each in taken.values() for _, records in each])
     _require_equal([one[1], two[1]])
-    medians = [of["median"] for of in rows]
+    medians = [each["median"] for each in rows]
     return {"rows": rows, "overhead": medians[1] / medians[0] - 1, "gain": medians[2] / medians[3]}
 
 
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", default=PATH)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    started, made = time.monotonic(), runs.provenance("cpu")
+    started, made = time.monotonic(), provenance.gather("cpu")
     made["command"] = "python -m benchmarks.bench_cluster"
     made["versions"] |= {name: version(name) for name in ("dask", "distributed")}
     with tempfile.TemporaryDirectory() as folder:

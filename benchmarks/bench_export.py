@@ -21,8 +21,8 @@ from bnnlib import packed
 from bnnlib.export import c
 from bnnlib.export.network import SignNetwork, read
 from study import ROOT, data
-from study.bench.timing import Side, compare, show
-from study.train import runs
+from study.bench.timing import Implementation, compare, show
+from study.train import provenance, runs
 
 MODEL = ROOT / "results" / "models" / "mnist-theano-evening.safetensors"
 RESULT = ROOT / "results" / "bench" / "export-cpu.json"
@@ -76,14 +76,14 @@ def main() -> int:
             return 1
         image = images[:1].contiguous()
         calls = {"ours": network} | libraries
-        sides = [Side(key, "scores", lambda n=n: n(image), 1) for key, n in calls.items()]
+        ways = [Implementation(key, "scores", lambda n=n: n(image), 1) for key, n in calls.items()]
         exact = network(image)
         check = lambda _, found: {"exact": torch.equal(found, exact)}  # noqa: E731
-        rows = compare(sides, check, options.seconds, "cpu")
+        rows = compare(ways, check, options.seconds, "cpu")
     what = f"{exported.name}: one image, {exported.bits:,} weights"
     rows = [row | {"what": what} for row in rows]
     show(rows)
-    made = {"schema": runs.SCHEMA, "provenance": runs.provenance("cpu"), "rows": rows}
+    made = {"schema": runs.SCHEMA, "provenance": provenance.gather("cpu"), "rows": rows}
     runs.write_record(options.output, made)
     return 0
 

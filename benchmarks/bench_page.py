@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from study import ROOT
-from study.train import runs
+from study.train import provenance, runs
 from tests.support.browser import PATH, chromium, open_page
 
 PAGE = ROOT / "results" / "quick" / "00_playground.html"
@@ -76,10 +76,10 @@ def main() -> int:
         print(f"only {changed} of {len(found)} moves changed the scores", file=sys.stderr)
         return 1
     ms = {key: summary([each[key] for each in found]) for key in ("answered", "shown")}
-    for key, own in ms.items():
-        told = ", ".join(f"{name} {value:.1f} ms" for name, value in own.items())
+    for key, times in ms.items():
+        told = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
         print(f"{key}: {told}; {len(found)} moves")
-    made = {"schema": runs.SCHEMA, "provenance": runs.provenance("cpu")}
+    made = {"schema": runs.SCHEMA, "provenance": provenance.gather("cpu")}
     what = "a stroke's move, answered by the page of notebook 00"
     runs.write_record(options.output, made | {"what": what, "moves": len(found), "ms": ms})
     return 0

@@ -23,8 +23,8 @@ from benchmarks.peer import digest, operands
 from bnnlib.xnor import pack_signs, pack_weights, xnor_matmul
 from study import ROOT, bench
 from study.bench import timing
-from study.bench.timing import BLOCK, Side, seconds_of
-from study.train import runs
+from study.bench.timing import BLOCK_SECONDS, Implementation, seconds_of
+from study.train import provenance, runs
 
 PEER = "bnn-lab 1.0.0"
 SHAPES = ((16, 4096, 4096), (64, 4096, 4096), (128, 4096, 4096))
@@ -50,7 +50,7 @@ def ask(process: subprocess.Popen, **order):
 
 
 def rows(shape: tuple[int, int, int], process: subprocess.Popen, every: int) -> list[dict]:
-    """Both sides' rows, on one thread and on all, in turn."""
+    """Both ways' rows, on one thread and on all, in turn."""
     x, w = map(torch.from_numpy, operands(*shape))
     words, weights = pack_signs(x), pack_weights(w)
     wanted = digest((x @ w.t()).numpy())
@@ -67,7 +67,7 @@ def rows(shape: tuple[int, int, int], process: subprocess.Popen, every: int) -> 
     what |= dict(zip("mnk", shape, strict=True))
     return [
         what
-        | Side(name, "int32" if name == "ours" else "float32", None, threads).row(
+        | Implementation(name, "int32" if name == "ours" else "float32", None, threads).row(
             times, {"exact": exact[name]}
         )
         for threads in sorted({1, every})
@@ -77,7 +77,8 @@ def rows(shape: tuple[int, int, int], process: subprocess.Popen, every: int) -> 
 
 def in_turn(timers: dict[str, Callable], threads: int) -> dict[str, list[float]]:
     """Seconds a call, a number for each round: blocks of one side, then of the other."""
-    calls = {name: max(1, round(BLOCK / timer(threads, 1))) for name, timer in timers.items()}
+    once = {name: timer(threads, 1) for name, timer in timers.items()}
+    calls = {name: max(1, round(BLOCK_SECONDS / seconds)) for name, seconds in once.items()}
     taken: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(ROUNDS):
         for name, timer in timers.items():
@@ -87,11 +88,13 @@ def in_turn(timers: dict[str, Callable], threads: int) -> dict[str, list[float]]
 
 
 def main() -> int:
-    own = {key: value for key, value in os.environ.items() if not key.startswith("GOMP_")}
-    every, made, found = torch.get_num_threads(), runs.provenance("cpu"), []
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("GOMP_")}
+    every = torch.get_num_threads()
+    made = provenance.gather("cpu")
+    found = []
     process = subprocess.Popen(
         [environment(), ROOT / "benchmarks" / "peer.py"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=inherited,
     )  # fmt: skip
     with process:
         for shape in SHAPES:

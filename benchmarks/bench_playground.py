@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from study import ROOT
-from study.train import runs
+from study.train import provenance, runs
 from tests.support.browser import PATH, chromium, open_page
 from tests.support.lab import draw, run_all, started
 
@@ -71,7 +71,7 @@ def main() -> int:
     p20, *_, p80 = statistics.quantiles(times, n=5)
     ms = {"p20": p20, "p50": statistics.median(times), "p80": p80, "most": max(times)}
     print(", ".join(f"{key} {value:.0f} ms" for key, value in ms.items()), f"of {moves} moves")
-    made = {"schema": runs.SCHEMA, "provenance": runs.provenance("cpu")}
+    made = {"schema": runs.SCHEMA, "provenance": provenance.gather("cpu")}
     content = made | {"what": "a stroke's move to the painted answer", "moves": moves, "ms": ms}
     runs.write_record(ROOT / "results" / "bench" / "playground-cpu.json", content)
     return 0

@@ -4,7 +4,7 @@
 
 The codes are those of the 60,000 MNIST training images, 4096 bits each, the queries those of test
 images; every side returns the TOP nearest of all, and a side's result is compared with the
-reference's. Float sides hold the same signs as float32, multiply and select by torch.topk. One more
+reference's. Float ways hold the same signs as float32, multiply and select by torch.topk. One more
 float side skips what ours skips, by the same tiles, which tells what bits and what skipping are
 worth. Leaves results/bench/retrieval-cpu.json.
 """
@@ -21,13 +21,13 @@ from torch import Tensor
 
 from bnnlib import folding, network_file
 from bnnlib.kernels.cpu import hamming_search
-from bnnlib.kernels.cpu.hamming_search import Codes
-from bnnlib.kernels.cpu.xnor_product import COLUMNS
+from bnnlib.kernels.cpu.hamming_codes import Codes
+from bnnlib.kernels.cpu.xnor_tables import COLUMNS
 from bnnlib.xnor import unpack_signs
 from study import ROOT, bench, data, retrieval
 from study.bench import baselines, timing
-from study.bench.timing import Side
-from study.train import runs
+from study.bench.timing import Implementation
+from study.train import provenance, runs
 
 NETWORK = runs.NETWORKS / "mnist-theano-evening.safetensors"
 PATH = ROOT / "results" / "bench" / "retrieval-cpu.json"
@@ -37,7 +37,7 @@ SECONDS = 3.0  # for each side of each batch
 
 
 def measure(words: Tensor, queries: Tensor, bits: int, seconds: float) -> dict:
-    """Rows of all sides for each batch of queries, and the bytes that each search reads from."""
+    """Rows of all ways for each batch of queries, and the bytes that each search reads from."""
     started = time.perf_counter()
     codes = retrieval.index(words, bits)
     built, signs = time.perf_counter() - started, unpack_signs(words, bits).float()
@@ -45,41 +45,41 @@ def measure(words: Tensor, queries: Tensor, bits: int, seconds: float) -> dict:
     for batch in BATCHES:
         some = queries[:batch]
         wanted, x = reference(some, codes), unpack_signs(some, bits).float()
-        sides = _ours(some, codes) + _floats(x, signs, codes)
+        ways = _ours(some, codes) + _floats(x, signs, codes)
         what = {"what": f"{len(some)} queries", "kind": "retrieval", "m": len(some)}
         what |= {"n": len(words), "k": bits, "top": TOP}
         check = lambda _, found, x=x, wanted=wanted: {"exact": exact(found, wanted, x, signs)}  # noqa: E731
-        own = [what | row for row in timing.compare(sides, check, seconds, "cpu")]
-        timing.show(own)
-        rows += own
+        found = [what | row for row in timing.compare(ways, check, seconds, "cpu")]
+        timing.show(found)
+        rows += found
     held = [codes.tiles, codes.middles, codes.radii, codes.places]
     memory = {"codes": words.nbytes, "packed for search": sum(part.nbytes for part in held)}
     memory["float32"] = signs.nbytes
     return {"rows": rows, "bytes": memory, "index_seconds": round(built, 2)}
 
 
-def _ours(queries: Tensor, codes: Codes) -> list[Side]:
+def _ours(queries: Tensor, codes: Codes) -> list[Implementation]:
     every = torch.get_num_threads()
     unbounded = replace(codes, radii=torch.full_like(codes.radii, codes.bits))
     call = lambda codes: lambda: retrieval.search(queries, codes, TOP)  # noqa: E731
     return [
-        Side("ours", "int32", call(codes), every),
-        Side("ours, nothing skipped", "int32", call(unbounded), every),
-        Side("ours", "int32", call(codes), 1),
+        Implementation("ours", "int32", call(codes), every),
+        Implementation("ours, nothing skipped", "int32", call(unbounded), every),
+        Implementation("ours", "int32", call(codes), 1),
     ]
 
 
-def _floats(x: Tensor, signs: Tensor, codes: Codes) -> list[Side]:
+def _floats(x: Tensor, signs: Tensor, codes: Codes) -> list[Implementation]:
     """Every library's product with torch's selection behind it, then the one that skips."""
-    every, sides = torch.get_num_threads(), []
+    every, ways = torch.get_num_threads(), []
     for by in baselines.float32_products("cpu"):
         left, right = by.left(x), by.right(signs)
         call = lambda by=by, x=left, w=right: torch.as_tensor(by.multiply(x, w)).topk(TOP)  # noqa: E731
-        sides.append(Side(by.name, "float32", call, every))
+        ways.append(Implementation(by.name, "float32", call, every))
     tiles = signs[codes.places.long()].split(COLUMNS)
     middles = torch.stack([tile[len(tile) // 2] for tile in tiles])
     call = lambda: skipping(x, tiles, middles, codes)  # noqa: E731
-    return [*sides, Side("torch float32, tiles skipped as ours", "float32", call, every)]
+    return [*ways, Implementation("torch float32, tiles skipped as ours", "float32", call, every)]
 
 
 def skipping(x: Tensor, tiles: tuple[Tensor, ...], middles: Tensor, codes: Codes):
@@ -91,17 +91,16 @@ def skipping(x: Tensor, tiles: tuple[Tensor, ...], middles: Tensor, codes: Codes
     best, found = torch.full((len(x), TOP), -torch.inf), torch.zeros(len(x), TOP).long()
     places = codes.places.long().split(COLUMNS)
     nearest = most.argmax(1)
-    for own in (True, False):  # first the tile that each query is likeliest to find its own in
+    for first in (True, False):  # first the tile that each query is likeliest to find its own in
         for tile, part in enumerate(tiles):
-            wanted = (
-                (nearest == tile) if own else (nearest != tile) & (most[:, tile] >= best[:, -1])
-            )
+            later = (nearest != tile) & (most[:, tile] >= best[:, -1])
+            wanted = (nearest == tile) if first else later
             rows = wanted.nonzero()[:, 0]
             if len(rows):
-                here = places[tile].expand(len(rows), -1)
+                of_tile = places[tile].expand(len(rows), -1)
                 products = torch.cat([best[rows], x[rows] @ part.t()], 1)
                 best[rows], at = products.topk(TOP)
-                found[rows] = torch.cat([found[rows], here], 1).gather(1, at)
+                found[rows] = torch.cat([found[rows], of_tile], 1).gather(1, at)
     return best, found
 
 
@@ -119,7 +118,7 @@ def exact(found: tuple, wanted: tuple[Tensor, Tensor], x: Tensor, signs: Tensor)
     if not numbers.is_floating_point():
         return torch.equal(numbers, wanted[0]) and torch.equal(places, wanted[1])
     distances = (x.shape[1] - numbers) / 2
-    true = torch.stack([signs[own] @ row for own, row in zip(places, x, strict=True)])
+    true = torch.stack([signs[place] @ row for place, row in zip(places, x, strict=True)])
     different = (places.sort(1).values.diff() != 0).all()
     return bool((distances == wanted[0]).all() and (true == numbers).all() and different)
 
@@ -132,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="FILE", default=PATH)
     options = parser.parse_args(arguments)
-    started, made = time.monotonic(), runs.provenance("cpu")
+    started, made = time.monotonic(), provenance.gather("cpu")
     made["command"] = "python -m benchmarks.bench_retrieval"
     model, images = network_file.load_network(NETWORK), data.load("mnist")
     words, queries = (

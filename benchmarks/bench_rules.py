@@ -21,7 +21,7 @@ from bnnlib.layers import Normalization
 from bnnlib.rules import Rule
 from study import ROOT, bench, recipes
 from study.recipes.recipe import Recipe
-from study.train import runs
+from study.train import provenance, runs
 from tools.same_numbers import check_out
 
 PAPER = (recipes.MNIST_TORCH7, recipes.CIFAR10_TORCH7, recipes.CIFAR10_TORCH7_CODE)
@@ -34,7 +34,11 @@ try:
     from study import recipes
     from study.train import build, loop, malloc
     build_network, build_optimizer = build.build_network, build.build_optimizer
-    step, memory_kept = loop.step, malloc.kept
+    try:
+        from study.train.eager import step
+        memory_kept = malloc.keep_freed_memory
+    except ModuleNotFoundError:  # commits in which the loop's module had the step
+        step, memory_kept = loop.step, malloc.kept
 except ModuleNotFoundError:  # commits in which the library and the study were one package
     from bnnlib import fit, memory, models, optim, recipes
     build_network, build_optimizer = models.build_network, optim.build_optimizer
@@ -115,7 +119,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--profile", choices=("quick", "paper"), default="paper")
     options = parser.parse_args()
-    made, rows = runs.provenance("cpu"), []
+    made, rows = provenance.gather("cpu"), []
     with tempfile.TemporaryDirectory() as folder:
         older = Path(folder) / "older"
         check_out(options.commit, older)

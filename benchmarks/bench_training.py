@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_training [--rounds 3] [--steps 12]
 
-Each side runs in a process of its own, plain and ours in turn, so that both meet the same mood of
+Each side runs in a process of its timed, plain and ours in turn, so that both meet the same mood of
 the machine and peak memory can be told apart. A step is all of it: scaling, forward, backward,
 update, clipping; both sides have the settings of OpenMP and memory that importing bnnlib makes, and
 are also timed where freed memory is kept, as the trainer keeps it: what the C library gives back
@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks import plain
 from bnnlib import numerics
 from study import ROOT, recipes
-from study.train import build, loop, runs
+from study.train import build, eager, provenance, runs
 
 RECIPES = {"mlp": recipes.MNIST_THEANO, "convnet": recipes.CIFAR10_THEANO}
 SIDES = ("plain", "plain channels-last", "ours")
@@ -48,12 +48,12 @@ def batches(name: str, count: int, device: str) -> list[tuple[Tensor, Tensor]]:
 
 
 def stepper(side: str, name: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of images and labels that trains one step of the side's own network."""
+    """A function of images and labels that trains one step of the side's timed network."""
     if side == "ours":
         network = build.build_network(RECIPES[name], 0, device)
         optimizer = build.build_optimizer(RECIPES[name], network)
         network.train()
-        return lambda images, labels: loop.step(network, optimizer, images, labels)
+        return lambda images, labels: eager.step(network, optimizer, images, labels)
     network = (plain.mlp() if name == "mlp" else plain.convnet()).to(device)
     if side == "plain channels-last":
         network = network.to(memory_format=torch.channels_last)
@@ -128,15 +128,15 @@ def show(rows: list[dict]) -> None:
     """The table, and ours at its fastest over the fastest plain one, with memory kept or not; its
     memory over that of the leanest plain one."""
     for name in RECIPES:
-        own = [r for r in rows if r["network"] == name]
-        for r in own:
+        timed = [r for r in rows if r["network"] == name]
+        for r in timed:
             side = r["side"] + ", memory kept" * r["memory_kept"]
             print(
                 f"{name:8} {side:33} {speed(r):8.1f} samples/s "
                 f"({r['p20']:.1f} to {r['p80']:.1f}), peak {r['peak_mb']:,.0f} MB"
             )
-        fastest = max((r for r in own if r["side"] == "ours"), key=speed)
-        plain_ones = [r for r in own if r["side"] != "ours"]
+        fastest = max((r for r in timed if r["side"] == "ours"), key=speed)
+        plain_ones = [r for r in timed if r["side"] != "ours"]
         ratio = speed(fastest) / max(map(speed, plain_ones))
         memory = fastest["peak_mb"] / min(r["peak_mb"] for r in plain_ones)
         print(f"{name:8} ours over the fastest plain one: {ratio:.2f} x; memory {memory:.2f} x")
@@ -158,7 +158,7 @@ def main() -> int:
     numerics.set_up(device)
     target = bench.path(bench.kind(device), "training")
     partial = target.with_name(f"{target.name}.partial")  # lost is at most the network at hand
-    content = {"schema": runs.SCHEMA, "provenance": runs.provenance(device), "rows": []}
+    content = {"schema": runs.SCHEMA, "provenance": provenance.gather(device), "rows": []}
     for name in RECIPES:
         results = compare(name, options.rounds, options.steps, device)
         content["rows"] += [row(name, *side, result) for side, result in results.items()]

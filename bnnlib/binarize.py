@@ -18,7 +18,7 @@ from bnnlib.traced import traced
 
 
 class Binarization(StrEnum):
-    """How one kind of number (weights or activations) is binarized while a network trains."""
+    """Ways to binarize one kind of number, weights or activations, while a network trains."""
 
     NONE = "none"
     DETERMINISTIC = "deterministic"
@@ -40,7 +40,7 @@ def sign(x: Tensor) -> Tensor:
 
 @traced("(Tensor x) -> Tensor", torch.empty_like)
 def _sign(x: Tensor) -> Tensor:
-    """`sign` in one pass, of tensors that `fused` takes."""
+    """`sign` in one pass, for tensors that `dispatch.fits`."""
     from bnnlib.kernels.cpu import elementwise
 
     out = torch.empty_like(x)
@@ -91,7 +91,7 @@ class StraightThrough(torch.autograd.Function):
 
 
 def passes(real: Tensor) -> Tensor:
-    """Where |real| <= 1, so that a gradient passes, as bool of the same shape and layout."""
+    """Whether |real| <= 1, so that a gradient passes: bool of the same shape and layout."""
     if dispatch.fits(real):
         return _passes(real)
     return torch.le(real.abs(), 1, out=torch.empty_like(real, dtype=torch.bool))
@@ -103,7 +103,7 @@ def _trace_passes(real: Tensor) -> Tensor:
 
 @traced("(Tensor real) -> Tensor", _trace_passes)
 def _passes(real: Tensor) -> Tensor:
-    """`passes` in one pass, of tensors that `fused` takes."""
+    """`passes` in one pass, for tensors that `dispatch.fits`."""
     from bnnlib.kernels.cpu import elementwise
 
     out = torch.empty_like(real, dtype=torch.bool)
@@ -112,7 +112,7 @@ def _passes(real: Tensor) -> Tensor:
 
 
 def cancelled(grad: Tensor, passing: Tensor) -> Tensor:
-    """grad where it passes (bool), else 0: the gradient of a saturated unit. One shape."""
+    """grad where it passes (bool), else 0, as for a saturated unit. Both have one shape."""
     if dispatch.fits(grad) and not grad.requires_grad and grad.stride() == passing.stride():
         return _cancelled(grad, passing)
     return grad * passing
@@ -124,7 +124,7 @@ def _trace_cancelled(grad: Tensor, passing: Tensor) -> Tensor:
 
 @traced("(Tensor grad, Tensor passing) -> Tensor", _trace_cancelled)
 def _cancelled(grad: Tensor, passing: Tensor) -> Tensor:
-    """`cancelled` in one pass, of tensors that `fused` takes."""
+    """`cancelled` in one pass, for tensors that `dispatch.fits`."""
     from bnnlib.kernels.cpu import elementwise
 
     out = torch.empty_like(grad)

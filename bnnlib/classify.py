@@ -96,7 +96,7 @@ def files(named: Sequence[str]) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """-> the exit status: 0; 1 where a picture could not be read, 2 where the model could not."""
+    """Return the exit status: 0; 1 if a picture could not be read, 2 if the model could not."""
     options = _options(arguments)
     try:
         network, told = load(options.model), about(options.model)

@@ -15,12 +15,12 @@ from bnnlib import parallel
 from bnnlib.kernels import dispatch
 from bnnlib.traced import PLAIN
 
-AT_ONCE = 1 << 18  # words: they stay in a core's cache
+WORDS_PER_PIECE = 1 << 18  # they stay in a core's cache
 STATE_BYTES = 5056  # of torch's generator (CPUGeneratorImpl.cpp): the engine's words begin at 24
 
 
 def fits(x: Tensor, noise: Generator | None) -> bool:
-    """Whether draws for x are made here: float32 on the CPU, contiguous or channels-last.
+    """Whether draws for x are made here: it is float32 on the CPU, contiguous or channels-last.
 
     Several processes draw for the whole batch, and each takes its rows: `parallel.uniform`. A
     tracer's tensors have no numbers to compare. Raises as `parallel.require_first_pass`.
@@ -37,33 +37,37 @@ def fits(x: Tensor, noise: Generator | None) -> bool:
     )
 
 
-def words(noise: Generator, count: int, together: int) -> Iterator[np.ndarray]:
-    """The generator's next `count` words before tempering, uint32, `together` at a time.
+def words(noise: Generator, count: int, most: int) -> Iterator[np.ndarray]:
+    """Yield the generator's next `count` words before tempering, uint32, up to `most` at a time.
 
     Each array is valid until the next. The generator is moved on when all were taken.
     """
     from bnnlib.kernels.cpu import mersenne
 
-    size, state = mersenne.WORDS, noise.get_state()
+    size = mersenne.STATE_WORDS
+    state = noise.get_state()
     blob = state.numpy()
-    left, following = blob[8:12].view(np.int32), blob[16:24].view(np.int64)
+    left = blob[8:12].view(np.int32)
+    following = blob[16:24].view(np.int64)
     kept = blob[24 : 24 + 8 * size].view(np.int64)
-    room = np.empty((2 + min(together, count) // size) * size + size, np.uint32)
+    room = np.empty((2 + min(most, count) // size) * size + size, np.uint32)
     room[:size] = kept
     place = size + 1 - left[0]
-    for start in range(0, count, together):
-        end = place + min(together, count - start)
+    for start in range(0, count, most):
+        end = place + min(most, count - start)
         made = -(-end // size) * size
         mersenne.extend(room, made)
         yield room[place:end]
         room[:size] = room[made - size : made]
         place = end - (made - size)
-    kept[:], following[0], left[0] = room[:size], place, size + 1 - place
+    kept[:] = room[:size]
+    following[0] = place
+    left[0] = size + 1 - place
     noise.set_state(state)
 
 
 def signs(x: Tensor, noise: Generator) -> Tensor:
-    """`binarize.sample_sign` of x, which `fits`: as large, and laid out as it is."""
+    """`binarize.sample_sign` of x, which must fit: as large, and laid out as it is."""
     from bnnlib.kernels.cpu import mersenne
 
     out = torch.empty_like(x)
@@ -77,7 +81,7 @@ def signs(x: Tensor, noise: Generator) -> Tensor:
 def _in_a_line(kernel: Callable, arrays: list[np.ndarray], noise: Generator, *numbers) -> None:
     """Call a kernel on words and flat arrays of one length, piece by piece."""
     start = 0
-    for some in words(noise, len(arrays[0]), AT_ONCE):
+    for some in words(noise, len(arrays[0]), WORDS_PER_PIECE):
         end = start + len(some)
         dispatch.run(kernel, [some, *(array[start:end] for array in arrays)], *numbers)
         start = end
@@ -85,29 +89,32 @@ def _in_a_line(kernel: Callable, arrays: list[np.ndarray], noise: Generator, *nu
 
 def _by_image(kernel: Callable, x: Tensor, out: Tensor, noise: Generator) -> None:
     """Call a kernel on words and some images at a time; x, out: channels last."""
-    from bnnlib.kernels.cpu.mersenne import LINE
+    from bnnlib.kernels.cpu.mersenne import PIXELS_PER_PIECE
     from bnnlib.kernels.cpu.parallel_for import in_parts
 
-    given, to = (t.detach().movedim(1, -1).flatten(1, 2).numpy() for t in (x, out))
+    given, drawn = (t.detach().movedim(1, -1).flatten(1, 2).numpy() for t in (x, out))
     _, pixels, channels = given.shape
-    together = max(1, AT_ONCE // x[0].numel())
-    lines, start = -(-pixels // LINE), 0
-    for some in words(noise, x.numel(), together * x[0].numel()):
-        own = some.reshape(-1, channels, pixels)
-        end = start + len(own)
-        arrays = own, given[start:end], to[start:end]
-        in_parts(lambda *part, arrays=arrays: kernel(*arrays, *part), len(own) * lines, LINE)
+    images = max(1, WORDS_PER_PIECE // x[0].numel())
+    lines = -(-pixels // PIXELS_PER_PIECE)
+    start = 0
+    for some in words(noise, x.numel(), images * x[0].numel()):
+        by_image = some.reshape(-1, channels, pixels)
+        end = start + len(by_image)
+        arrays = by_image, given[start:end], drawn[start:end]
+        count = len(by_image) * lines
+        in_parts(lambda *part, a=arrays: kernel(*a, *part), count, PIXELS_PER_PIECE)
         start = end
 
 
 class Drop(torch.autograd.Function):
-    """x, contiguous, each entry zeroed with probability `rate`, the rest over 1 - rate."""
+    """x, contiguous, each entry zeroed with probability `rate`, the rest divided by 1 - rate."""
 
     @staticmethod
     def forward(ctx, x: Tensor, rate: float, noise: Generator) -> Tensor:
         from bnnlib.kernels.cpu import mersenne
 
-        out, keeps = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+        out = torch.empty_like(x)
+        keeps = torch.empty_like(x, dtype=torch.bool)
         arrays = [dispatch.flat(t) for t in (x, out, keeps)]
         _in_a_line(mersenne.drop, arrays, noise, rate, 1 - rate)
         ctx.left = 1 - rate

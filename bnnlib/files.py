@@ -21,8 +21,11 @@ DECODING += (RecursionError, zlib.error, tarfile.TarError, tokenize.TokenError)
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write that gets its name once all of it is on disk; two writers can't collide."""
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """A context with a file to write, which gets its name once all of it is on disk.
+
+    Two writers can't collide.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -44,7 +47,7 @@ def print_anywhere() -> None:
 
 
 def remove_left(folder: Path, pattern: str) -> None:
-    """What processes that were killed left here goes after a day; younger ones may be in use."""
+    """Remove a day later what killed processes have left here; younger files may be in use."""
     with suppress(OSError):
         for left in folder.glob(pattern):
             if left.stat().st_mtime < time.time() - DAY:

@@ -33,7 +33,8 @@ from bnnlib.layer_order import BINARY, require_order
 from bnnlib.layers import MaxPool2x2, ScaleInput
 
 PIXEL = 255  # a pixel p is the integer 2 p - PIXEL, and the network reads it over PIXEL
-ALWAYS, NEVER = -(2**31), 2**31 - 1  # thresholds of constant bits; no sum of int32 reaches the last
+ALWAYS = -(2**31)  # the threshold of a bit that is always 1
+NEVER = 2**31 - 1  # and of one that is always 0: no sum reaches it
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Block:
     bias: Tensor  # (N,)
     pooled: bool  # 2x2
     normalization: nn.Module  # in evaluation mode
-    divisor: int | None  # what it reads are integers over this; None: real numbers
+    divisor: int | None  # it reads integers over this; None: real numbers
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (B, ...), inputs times the divisor -> float32 (B, N) or (B, N, H, W), before the sign.
@@ -103,15 +104,18 @@ def blocks(network: nn.Sequential) -> list[Block]:
 
 def _block(parts: nn.Sequential, divisor: int | None) -> Block:
     """The first of `parts`, with what follows it."""
-    layer, pooled = parts[0], isinstance(parts[1], MaxPool2x2)
+    layer = parts[0]
+    pooled = isinstance(parts[1], MaxPool2x2)
     normalization = deepcopy(parts[2 if pooled else 1]).eval().requires_grad_(False)
     bias = layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
     return Block(sign(layer.weight), bias.detach().clone(), pooled, normalization, divisor)
 
 
 def fold(block: Block) -> tuple[Tensor, Tensor]:
-    """Thresholds (N,) int32 and which rows to flip (N,) bool, so that bit n = [s_n >= thresholds_n]
-    with s the sums of the flipped weights, for every sum that can occur.
+    """Thresholds (N,) int32 and the rows to flip (N,) bool, which make the same bits as the block.
+
+    Bit n is [s_n >= thresholds_n], with s the sums of the flipped weights, for every sum that can
+    occur.
     """
     largest = block.signs[0].numel() * block.divisor
     edge = torch.full_like(block.bias, largest, dtype=torch.int64)
@@ -119,21 +123,24 @@ def fold(block: Block) -> tuple[Tensor, Tensor]:
     def bits(sums: Tensor) -> Tensor:
         return block.real(sums[None])[0] >= 0
 
-    at_least, at_most = bits(-edge), bits(edge)
+    at_least = bits(-edge)
+    at_most = bits(edge)
     flipped = at_least & ~at_most
     direction = torch.where(flipped, -1, 1)
-    low, high = -edge, edge  # where bits change, low stays without and high with
+    low = -edge  # without the bit, where bits change
+    high = edge  # with it
     for _ in range((2 * largest).bit_length()):
         middle = (low + high) >> 1
         on = bits(direction * middle)
-        low, high = torch.where(on, low, middle), torch.where(on, middle, high)
+        low = torch.where(on, low, middle)
+        high = torch.where(on, middle, high)
     constant = torch.where(at_least, ALWAYS, NEVER)
     return torch.where(at_least == at_most, constant, high).to(torch.int32), flipped
 
 
 @torch.no_grad()
 def reference(network: nn.Sequential, images: Tensor) -> Iterator[Tensor]:
-    """What a packed network must equal: yields each hidden layer's signs, then the scores (B, 10).
+    """Yield each hidden layer's signs, then the scores (B, 10), as a packed network must have them.
 
     Signs are float32 in {-1, +1}, (B, N) or (B, N, H, W), behind the pooling. The float network in
     plain torch, but for exact sums of integers, which it rounds as it goes; only a first layer that

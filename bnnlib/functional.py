@@ -1,7 +1,7 @@
 """Products of binarized layers: fast on a CPU, where signs are worth it, and plain torch elsewhere.
 
 Latent weights lie in memory as (taps, inputs, outputs), whatever their torch shape, so that kernels
-and optimizer walk through them in a line: `latent` makes them.
+and optimizer walk through them in a line: `empty_latent_weight` makes them.
 """
 
 from enum import StrEnum
@@ -14,16 +14,16 @@ from bnnlib import numerics
 from bnnlib.binarize import binarize
 from bnnlib.kernels import dispatch
 from bnnlib.one_pass import signs_of
-from bnnlib.traced import traced
+from bnnlib.sign_product import Place, SignProduct
 
 FEWEST_PRODUCTS = 100_000_000  # multiply-adds of layer and batch: below, torch's own are as fast
 FEWEST_CHANNELS = 64  # in and out: a table serves all of them, and making it must pay
 LARGEST_SUM = 32767  # of an int16
-EXACT = (torch.float32, torch.float64)  # of numbers whose sums are integers
+EXACT_DTYPES = (torch.float32, torch.float64)  # their sums of signs are not rounded
 
 
-class Values(StrEnum):
-    """What the input of a layer holds."""
+class InputValues(StrEnum):
+    """The kind of numbers that a layer's input holds."""
 
     REAL = "real"
     SIGNS = "signs"  # -1 and +1
@@ -32,14 +32,14 @@ class Values(StrEnum):
 
 
 def arithmetic(device: str) -> str:
-    """How products are formed on a device, for run records."""
+    """The arithmetic of products on a device, for run records."""
     if device == "cuda":
         return numerics.described()
     fast = device == "cpu" and dispatch.AVAILABLE
     return "exact forward on bits, float32 backward by look-up" if fast else "float32"
 
 
-def latent(shape: tuple[int, ...]) -> Tensor:
+def empty_latent_weight(shape: tuple[int, ...]) -> Tensor:
     """An uninitialized weight (out, in) or (out, in, 3, 3) whose memory is (3, 3, in, out)."""
     memory = torch.empty(*shape[2:], shape[1], shape[0])
     return memory.movedim((-1, -2), (0, 1))
@@ -56,12 +56,12 @@ def laid_out(weight: Tensor) -> Tensor:
     return weight.contiguous(memory_format=torch.channels_last)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: InputValues) -> Tensor:
     """x (B, in), weight (out, in), bias (out,) -> x sign(weight)^T + bias, (B, out).
 
-    weight: latent, or drawn signs, float32 or float64; so are the sums, under torch.autocast, too,
-    which would round them. The gradient of the weight is that of its signs, unchanged. A NaN goes
-    on to the sums. Raises ValueError for a weight of fewer bits.
+    weight: latent, or drawn signs, float32 or float64. The sums are of its dtype, under
+    torch.autocast, too, which would round them. The gradient of the weight is that of its signs,
+    unchanged. A NaN goes on to the sums. Raises ValueError for a weight of fewer bits.
     """
     _require_exact(weight)
     if _is_cast(x):
@@ -76,11 +76,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Te
     return F.linear(x, binarize(weight, cancel=False), bias)
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: InputValues) -> Tensor:
     """x (B, C, H, W), weight (out, C, 3, 3) -> 3x3 convolution with its signs, zero padding 1.
 
-    All else as in `linear`. torch's convolution gets drawn signs in the order in which torch would
-    have drawn them: the layout of its input decides in which order it sums a gradient.
+    All else is as in `linear`. torch's convolution gets drawn signs in the order in which torch
+    would have drawn them: the layout of its input decides in which order it sums a gradient.
     """
     _require_exact(weight)
     if _is_cast(x):
@@ -92,7 +92,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: Values) -> Te
     if _on_tensor_cores(x, values):
         sums = TensorCoreProduct.apply(x, weight, signs_of(weight))
         return sums if bias is None else sums + bias[:, None, None]
-    x = x.contiguous() if values is Values.DRAWN else x
+    x = x.contiguous() if values is InputValues.DRAWN else x
     return F.conv2d(x, binarize(weight, cancel=False), bias, padding=1)
 
 
@@ -104,16 +104,16 @@ def _is_cast(x: Tensor) -> bool:
 
 def _require_exact(weight: Tensor) -> None:
     """Raise ValueError for a dtype whose mantissa is too short for sums of signs."""
-    if weight.dtype not in EXACT:
+    if weight.dtype not in EXACT_DTYPES:
         raise ValueError(
             f"sums of signs would be rounded in {weight.dtype}: keep binary layers in float32; "
             "under torch.autocast they stay exact by themselves"
         )
 
 
-def _on_tensor_cores(x: Tensor, values: Values) -> bool:
+def _on_tensor_cores(x: Tensor, values: InputValues) -> bool:
     """Whether a GPU's tensor cores sum this layer without loss: what it reads is signs."""
-    return x.device.type == "cuda" and values is not Values.REAL
+    return x.device.type == "cuda" and values is not InputValues.REAL
 
 
 class TensorCoreProduct(torch.autograd.Function):
@@ -134,7 +134,8 @@ class TensorCoreProduct(torch.autograd.Function):
         with numerics.tensor_cores():
             if signs.dim() == 2:
                 return grad @ signs, grad.t() @ x, None
-            ones, wanted = [1, 1], [True, True, False]
+            ones = [1, 1]
+            wanted = [True, True, False]
             grads = torch.ops.aten.convolution_backward(
                 grad, x, signs, None, ones, ones, ones, False, [0, 0], 1, wanted
             )
@@ -147,12 +148,12 @@ def sums(x: Tensor, signs: Tensor) -> Tensor:
         return F.linear(x, signs) if signs.dim() == 2 else F.conv2d(x, signs, padding=1)
 
 
-def _pays(x: Tensor, weight: Tensor, values: Values, positions: int) -> bool:
+def _pays(x: Tensor, weight: Tensor, values: InputValues, positions: int) -> bool:
     """Whether the look-up products apply, and are worth their overhead."""
-    largest = weight[0].numel() * (2 if values is Values.DROPPED else 1)
+    largest = weight[0].numel() * (2 if values is InputValues.DROPPED else 1)
     return (
         dispatch.AVAILABLE
-        and values is not Values.REAL
+        and values is not InputValues.REAL
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and largest <= LARGEST_SUM
@@ -161,103 +162,8 @@ def _pays(x: Tensor, weight: Tensor, values: Values, positions: int) -> bool:
     )
 
 
-def _look_up(x: Tensor, weight: Tensor, values: Values) -> Tensor:
+def _look_up(x: Tensor, weight: Tensor, values: InputValues) -> Tensor:
+    """The sums by look-up; their gradients have gradients, too, where autograd may ask for them."""
     again = x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    return SignProduct.apply(x, Place.apply(x) if again else None, weight, values is Values.DROPPED)
-
-
-class Place(torch.autograd.Function):
-    """x, any shape -> zeros of its shape, one number in memory, whose gradient goes to x.
-
-    `SignProduct` keeps x as bytes. Added to them, this is x again for a gradient of a gradient.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.set_materialize_grads(False)
-        return x.new_zeros(()).expand(x.shape)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor | None) -> Tensor | None:
-        return grad
-
-
-class SignProduct(torch.autograd.Function):
-    """x sign(weight)^T, or the 3x3 convolution with zero padding 1; (B, out, ...), no bias.
-
-    place: zeros that lead to x, or None where nobody will ask for gradients of gradients. The
-    gradient of the weight is that of its signs, unchanged.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, place: Tensor | None, weight: Tensor, dropped: bool) -> Tensor:
-        ctx.dropped = dropped
-        kept = x.to(torch.int8)  # a quarter of the memory until the backward pass
-        ctx.save_for_backward(kept, place, weight)
-        return _product(x, weight, dropped)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, place, weight = ctx.saved_tensors
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph
-            x = x.to(grad.dtype)
-            return _plain_gradients(x if place is None else x + place, weight, grad)
-        grad_x = _input_gradient(grad, weight)
-        return grad_x, None, _weight_gradient(x, grad, weight, ctx.dropped), None
-
-
-def _plain_gradients(x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """What `SignProduct.backward` returns, in torch's own operations, to be differentiated."""
-    signs = binarize(weight, cancel=False)
-    if x.dim() == 2:
-        return grad @ signs, None, grad.t() @ x, None
-    grad_x = torch.nn.grad.conv2d_input(x.shape, signs, grad, padding=1)
-    return grad_x, None, torch.nn.grad.conv2d_weight(x, signs.shape, grad, padding=1), None
-
-
-def _trace_sums(like: Tensor, outputs: int) -> Tensor:
-    """Uninitialized float32 (B, outputs, ...), images with channels last."""
-    layout = torch.channels_last if like.dim() == 4 else torch.contiguous_format
-    shape = len(like), outputs, *like.shape[2:]
-    return torch.empty(shape, device=like.device, memory_format=layout)
-
-
-def _trace_product(x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-    return _trace_sums(x, weight.shape[0])
-
-
-@traced("(Tensor x, Tensor weight, bool dropped) -> Tensor", _trace_product)
-def _product(x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-    """The sums, exact; where there is a NaN, torch's own."""
-    from bnnlib.kernels.cpu import sign_matmul
-
-    try:
-        return sign_matmul.product(x, weight, dropped)
-    except ValueError:
-        signs = binarize(weight, cancel=False)
-        return F.linear(x, signs) if x.dim() == 2 else F.conv2d(x, signs, padding=1)
-
-
-def _trace_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    return _trace_sums(grad, weight.shape[1])
-
-
-@traced("(Tensor grad, Tensor weight) -> Tensor", _trace_input_gradient)
-def _input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    from bnnlib.kernels.cpu import sign_matmul
-
-    return sign_matmul.input_gradient(grad, weight)
-
-
-def _trace_weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-    from bnnlib.kernels.cpu import sign_matmul
-
-    memory = torch.empty(sign_matmul.gradient_shape(weight), device=grad.device)
-    return sign_matmul.in_shape_of(weight, memory)
-
-
-@traced("(Tensor x, Tensor grad, Tensor weight, bool dropped) -> Tensor", _trace_weight_gradient)
-def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-    from bnnlib.kernels.cpu import sign_matmul
-
-    return sign_matmul.weight_gradient(x, grad, weight, dropped)
+    place = Place.apply(x) if again else None
+    return SignProduct.apply(x, place, weight, values is InputValues.DROPPED)

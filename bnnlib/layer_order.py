@@ -1,4 +1,4 @@
-"""Which networks can run on bits: the order of layers, and the sizes of what goes between them."""
+"""The networks that can run on bits: the order of their layers, and the sizes between them."""
 
 import math
 
@@ -58,7 +58,7 @@ def require_order(network: nn.Module) -> None:
 
 
 def _followers(part: nn.Module, allowed: tuple[type, ...]) -> tuple[type, ...]:
-    """What may stand behind a layer that was one of those allowed."""
+    """The types of layers that may stand behind a layer that was allowed itself."""
     if isinstance(part, BinaryConv2d):
         return (MaxPool2x2, *NORMALIZATIONS)
     if isinstance(part, BinaryLinear | MaxPool2x2):
@@ -69,8 +69,9 @@ def _followers(part: nn.Module, allowed: tuple[type, ...]) -> tuple[type, ...]:
 
 
 def require_sizes(network: nn.Sequential, shape: tuple[int, ...]) -> None:
-    """Raise ValueError, naming the layer, unless it takes images of this shape: (S, S), or
-    (C, S, S). Sides are even where they are halved.
+    """Raise ValueError, naming the layer, unless the network takes images of this shape.
+
+    shape: (S, S) or (C, S, S). Sides must be even where they are halved.
     """
     first = next(part for part in network if isinstance(part, BINARY))
     convolved = isinstance(first, BinaryConv2d) and len(shape) == 3
@@ -82,8 +83,10 @@ def require_sizes(network: nn.Sequential, shape: tuple[int, ...]) -> None:
             side //= 2
         if isinstance(part, BINARY):
             dense = isinstance(part, BinaryLinear)
-            has, takes = channels * side**2 if dense else channels, part.weight.shape[1]
+            has = channels * side**2 if dense else channels
+            takes = part.weight.shape[1]
             if has != takes:
                 what = "numbers" if dense else "channels"
                 raise ValueError(f"layer {name} reads {takes} {what}, but is given {has}")
-            channels, side = len(part.weight), 1 if dense else side
+            channels = len(part.weight)
+            side = 1 if dense else side

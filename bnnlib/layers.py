@@ -13,12 +13,12 @@ from torch import Generator, Tensor, nn
 
 from bnnlib import draws, parallel
 from bnnlib.binarize import binarize
-from bnnlib.functional import Values, conv2d, latent, linear
+from bnnlib.functional import InputValues, conv2d, empty_latent_weight, linear
 from bnnlib.pooling import max_pool
 
 
 class Normalization(StrEnum):
-    """What stands in the place of batch normalization."""
+    """The kinds of normalization between a layer's sums and its activation."""
 
     EXACT = "exact"
     SHIFT_PRINTED = "shift-printed"
@@ -29,10 +29,10 @@ class Normalization(StrEnum):
 
 
 class Initialization(StrEnum):
-    """Where a binary layer's latent weights and its biases start."""
+    """The distributions from which a binary layer's latent weights and biases start."""
 
     UNIFORM = "uniform"  # weights U(-1, 1), biases 0: binary_net.py:103, 148
-    TORCH7 = "torch7"  # dense weights U(-1, 1), all else U(+-1 / sqrt(fan_in)): see `_start`
+    TORCH7 = "torch7"  # as `_initial_values` says: dense weights U(-1, 1), others narrower
 
 
 def glorot_multiplier(fan_in: int, fan_out: int) -> float:
@@ -45,7 +45,53 @@ def glorot_multiplier(fan_in: int, fan_out: int) -> float:
     return 1 / math.sqrt(1.5 / (fan_in + fan_out))
 
 
-def _start(
+def _require_flag(bias: bool) -> None:
+    """Raise TypeError for a generator in its place, which would not be drawn from."""
+    if not isinstance(bias, bool):
+        raise TypeError(f"bias must be True or False, not {bias}; init and noise go by name")
+
+
+class BinaryLayer(nn.Module):
+    """The common part of `BinaryLinear` and `BinaryConv2d`: latent weights, bias, and their signs.
+
+    shape: of the weights, (out, in) or (out, in, 3, 3). `update_scale` is Glorot's multiplier.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        bias: bool,
+        init: Generator | None,
+        noise: Generator | None,
+        initialization: Initialization,
+        inputs: InputValues,
+    ):
+        super().__init__()
+        _require_flag(bias)
+        weight, start = _initial_values(shape, init, initialization)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(start) if bias else None
+        self.noise = noise
+        self.inputs = inputs
+        area = math.prod(shape[2:])
+        self.update_scale = glorot_multiplier(area * shape[1], area * shape[0])
+
+    def binary_weight(self) -> Tensor:
+        """The weights as this pass uses them: (out, in, ...) in {-1, +1}."""
+        return binarize(self.weight, self.noise if self.training else None, cancel=False)
+
+    def signed_weight(self) -> Tensor:
+        """A tensor with the signs of this pass: drawn, or the latent weights themselves."""
+        drawn = self.training and self.noise is not None
+        return self.binary_weight() if drawn else self.weight
+
+    def values(self) -> InputValues:
+        """The kind of numbers that the input holds in this pass: noise acts in training only."""
+        noisy = self.inputs in (InputValues.DROPPED, InputValues.DRAWN)
+        return InputValues.SIGNS if noisy and not self.training else self.inputs
+
+
+def _initial_values(
     shape: tuple[int, ...], init: Generator | None, kind: Initialization
 ) -> tuple[Tensor, Tensor]:
     """The weight (shape) and bias (shape[0],) of a binary layer before its first step.
@@ -54,7 +100,8 @@ def _start(
     (cudnnBinarySpatialConvolution.lua) keeps torch's own start, weights and biases
     U(+-1 / sqrt(9 C)).
     """
-    weight, bias = latent(shape), torch.zeros(shape[0])
+    weight = empty_latent_weight(shape)
+    bias = torch.zeros(shape[0])
     bound = 1 / math.sqrt(weight[0].numel())
     small = kind is Initialization.TORCH7 and len(shape) == 4
     weight.uniform_(-bound if small else -1, bound if small else 1, generator=init)
@@ -63,29 +110,22 @@ def _start(
     return weight.contiguous(), bias
 
 
-def _require_flag(bias: bool) -> None:
-    """Raise TypeError for a generator in its place, which would not be drawn from."""
-    if not isinstance(bias, bool):
-        raise TypeError(f"bias must be True or False, not {bias}; init and noise go by name")
-
-
-def order_for_kernels(layer: "BinaryLinear | BinaryConv2d") -> "BinaryLinear | BinaryConv2d":
+def order_for_kernels(layer: BinaryLayer) -> BinaryLayer:
     """The layer, its latent weights laid out in memory as kernels on a CPU read them fastest.
 
     As with torch.channels_last, no value and no shape changes, but the weights are no longer
     contiguous, as some of torch's optimizers and safetensors want them to be.
     """
-    layer.weight.data = latent(layer.weight.shape).copy_(layer.weight.data)
+    layer.weight.data = empty_latent_weight(layer.weight.shape).copy_(layer.weight.data)
     return layer
 
 
-class BinaryLinear(nn.Module):
+class BinaryLinear(BinaryLayer):
     """x (B, in) -> (B, out): x sign(W)^T + b, W (out, in) latent in [-1, 1].
 
-    `bias`: whether there is a b. `init`: what initial weights are drawn from, torch's own generator
-    by default. `noise`: a generator makes the weights stochastic in training; evaluation always
-    uses the sign. `inputs`: what x holds in training. A network sets it where that is signs: they
-    multiply faster.
+    `bias`: whether there is a b. `init`: the generator of the initial weights, torch's own by
+    default. `noise`: a generator makes the weights stochastic in training; evaluation always uses
+    the sign. `inputs`: what x holds in training. Say so where that is signs: they multiply faster.
     """
 
     def __init__(
@@ -97,39 +137,20 @@ class BinaryLinear(nn.Module):
         init: Generator | None = None,
         noise: Generator | None = None,
         initialization: Initialization = Initialization.UNIFORM,
+        inputs: InputValues = InputValues.REAL,
     ):
-        super().__init__()
-        _require_flag(bias)
-        weight, start = _start((out_features, in_features), init, initialization)
-        self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(start) if bias else None
-        self.noise, self.inputs = noise, Values.REAL
-        self.update_scale = glorot_multiplier(in_features, out_features)
-
-    def binary_weight(self) -> Tensor:
-        """The weights as this pass uses them: (out, in, ...) in {-1, +1}."""
-        return binarize(self.weight, self.noise if self.training else None, cancel=False)
-
-    def signed_weight(self) -> Tensor:
-        """A tensor with the signs of this pass: drawn, or the latent weights themselves."""
-        drawn = self.training and self.noise is not None
-        return self.binary_weight() if drawn else self.weight
-
-    def values(self) -> Values:
-        """What the input holds in this pass: noise acts in training only."""
-        noisy = self.inputs in (Values.DROPPED, Values.DRAWN)
-        return Values.SIGNS if noisy and not self.training else self.inputs
+        super().__init__((out_features, in_features), bias, init, noise, initialization, inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.signed_weight(), self.bias, self.values())
 
 
-class BinaryConv2d(nn.Module):
+class BinaryConv2d(BinaryLayer):
     """x (B, C, H, W) -> (B, out, H, W): 3x3 convolution with sign(W), stride 1, zero padding 1.
 
-    Arguments are those of torch.nn.Conv2d, then those of BinaryLinear; `inputs` as there. Zeros at
-    the border stay zeros: the authors train this way (cifar10.py:117-297), so a border sum has
-    fewer than 9 C terms. Raises ValueError for another kernel, stride or padding.
+    Arguments are those of torch.nn.Conv2d, then those of BinaryLinear. Zeros at the border stay
+    zeros: the authors train this way (cifar10.py:117-297), so a border sum has fewer than 9 C
+    terms. Raises ValueError for another kernel, stride or padding.
     """
 
     def __init__(
@@ -144,24 +165,16 @@ class BinaryConv2d(nn.Module):
         init: Generator | None = None,
         noise: Generator | None = None,
         initialization: Initialization = Initialization.UNIFORM,
+        inputs: InputValues = InputValues.REAL,
     ):
-        super().__init__()
-        _require_flag(bias)
         asked = kernel_size, stride, padding
         if any(size not in (one, (one, one)) for size, one in zip(asked, (3, 1, 1), strict=True)):
             raise ValueError(
                 "a binary convolution has kernel_size 3, stride 1 and padding 1, not "
                 f"{kernel_size}, {stride} and {padding}"
             )
-        weight, start = _start((out_channels, in_channels, 3, 3), init, initialization)
-        self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(start) if bias else None
-        self.noise, self.inputs = noise, Values.REAL
-        self.update_scale = glorot_multiplier(9 * in_channels, 9 * out_channels)
-
-    binary_weight = BinaryLinear.binary_weight
-    signed_weight = BinaryLinear.signed_weight
-    values = BinaryLinear.values
+        shape = (out_channels, in_channels, 3, 3)
+        super().__init__(shape, bias, init, noise, initialization, inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return conv2d(x, self.signed_weight(), self.bias, self.values())
@@ -208,8 +221,7 @@ class Dropout(nn.Module):
 
 
 class ScaleInput(nn.Module):
-    """uint8 pixels -> float: x * scale + offset; by default 2 x / 255 - 1 in [-1, 1]
-    (cifar10.py:87).
+    """uint8 pixels -> float: x * scale + offset, by default 2 x / 255 - 1 (cifar10.py:87).
 
     x: (B, H, W) or (B, C, H, W). Images with channels leave in channels-last order, which the
     convolutions keep; it changes where values lie in memory, not which they are.

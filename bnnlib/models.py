@@ -13,10 +13,11 @@ import torch
 from torch import Generator, nn
 
 from bnnlib.binarize import Binarization
-from bnnlib.functional import Values
+from bnnlib.functional import InputValues
 from bnnlib.layers import (
     BinaryActivation,
     BinaryConv2d,
+    BinaryLayer,
     BinaryLinear,
     Dropout,
     Initialization,
@@ -43,8 +44,8 @@ MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Makes a network's layers: which of them are binary, and where their random numbers come from.
+class LayerFactory:
+    """A factory of a network's layers, binary or not, with the generators that they draw from.
 
     `init` draws initial weights on the CPU; `noise` draws during training on the network's device.
     """
@@ -57,24 +58,30 @@ class Parts:
     batch_norm: Normalization = Normalization.EXACT
     initialization: Initialization = Initialization.UNIFORM
 
-    def _binary(self) -> dict:
-        """What all binary layers are made with."""
-        noise = self.noise if self.weights is Binarization.STOCHASTIC else None
-        return {"init": self.init, "noise": noise, "initialization": self.initialization}
+    def _options(self, inputs: InputValues) -> dict:
+        """Keyword arguments of a binary layer that reads such inputs."""
+        return {
+            "init": self.init,
+            "noise": self.noise if self.weights is Binarization.STOCHASTIC else None,
+            "initialization": self.initialization,
+            "inputs": inputs,
+        }
 
-    def linear(self, fan_in: int, fan_out: int) -> nn.Module:
+    def linear(self, fan_in: int, fan_out: int, inputs: InputValues) -> nn.Module:
+        """A dense layer; inputs: what it reads in training."""
         if self.weights is Binarization.NONE:
             return self._glorot(nn.utils.skip_init(nn.Linear, fan_in, fan_out))
-        return order_for_kernels(BinaryLinear(fan_in, fan_out, **self._binary()))
+        return order_for_kernels(BinaryLinear(fan_in, fan_out, **self._options(inputs)))
 
-    def conv(self, channels: int, filters: int) -> nn.Module:
+    def conv(self, channels: int, filters: int, inputs: InputValues) -> nn.Module:
+        """A 3x3 convolution; inputs: what it reads in training."""
         if self.weights is Binarization.NONE:
             layer = nn.utils.skip_init(nn.Conv2d, channels, filters, 3, padding=1)
             return self._glorot(layer).to(memory_format=torch.channels_last)
-        return order_for_kernels(BinaryConv2d(channels, filters, **self._binary()))
+        return order_for_kernels(BinaryConv2d(channels, filters, **self._options(inputs)))
 
     def normalization(self, features: int, fan_in: int, spatial: bool = False) -> nn.Module:
-        """What normalizes `features` sums of `fan_in` terms each; spatial: of a convolution."""
+        """Normalize `features` sums of `fan_in` terms each; spatial: those of a convolution."""
         match self.batch_norm:
             case Normalization.SHIFT_PRINTED:
                 return PrintedShiftBatchNorm(features)
@@ -88,7 +95,7 @@ class Parts:
         return BatchNorm(features).requires_grad_(learned)  # else gamma stays 1 and beta 0
 
     def last_normalization(self, fan_in: int, classes: int = CLASSES) -> nn.Module:
-        """That of the scores."""
+        """The normalization of the scores."""
         if self.batch_norm is Normalization.SHIFT_CODED:
             return OrdinaryBatchNorm(classes, self.init)
         return self.normalization(classes, fan_in)
@@ -99,13 +106,13 @@ class Parts:
         noise = self.noise if self.activations is Binarization.STOCHASTIC else None
         return BinaryActivation(noise, self.cancel)
 
-    def values(self, dropout: float) -> Values:
-        """What a hidden layer reads in training."""
+    def hidden_inputs(self, dropout: float = 0.0) -> InputValues:
+        """The numbers that a layer reads behind an activation and this dropout, in training."""
         if self.activations is Binarization.NONE:
-            return Values.REAL
+            return InputValues.REAL
         drawn = self.activations is Binarization.STOCHASTIC
-        signs = Values.DRAWN if drawn else Values.SIGNS
-        return {0.0: signs, 0.5: Values.DROPPED}.get(dropout, Values.REAL)
+        signs = InputValues.DRAWN if drawn else InputValues.SIGNS
+        return {0.0: signs, 0.5: InputValues.DROPPED}.get(dropout, InputValues.REAL)
 
     def dropout(self, rate: float) -> nn.Module:
         return Dropout(rate, self.noise)
@@ -146,7 +153,7 @@ def require_images(network: str, stages: int, shape: tuple[int, ...], classes: i
 
 
 def mlp(
-    parts: Parts,
+    factory: LayerFactory,
     hidden: tuple[int, ...],
     input_dropout: float = 0.0,
     hidden_dropout: float = 0.0,
@@ -158,16 +165,21 @@ def mlp(
     Each hidden layer is linear, batch norm, binarize, dropout; the last is linear, batch norm.
     Other images have `inputs` numbers each.
     """
-    layers = [ScaleInput(), nn.Flatten(), parts.dropout(input_dropout)]
+    layers = [ScaleInput(), nn.Flatten(), factory.dropout(input_dropout)]
+    values = InputValues.REAL  # pixels
     for fan_in, fan_out in pairwise((inputs, *hidden)):
-        layers += [parts.linear(fan_in, fan_out), parts.normalization(fan_out, fan_in)]
-        layers += [parts.activation(), parts.dropout(hidden_dropout)]
-    layers += [parts.linear(hidden[-1], classes), parts.last_normalization(hidden[-1], classes)]
+        layers.append(factory.linear(fan_in, fan_out, values))
+        layers.append(factory.normalization(fan_out, fan_in))
+        layers.append(factory.activation())
+        layers.append(factory.dropout(hidden_dropout))
+        values = factory.hidden_inputs(hidden_dropout)
+    layers.append(factory.linear(hidden[-1], classes, values))
+    layers.append(factory.last_normalization(hidden[-1], classes))
     return nn.Sequential(*layers)
 
 
 def convnet(
-    parts: Parts,
+    factory: LayerFactory,
     filters: tuple[int, ...],
     dense: int,
     channels: int = CONVNET_CHANNELS,
@@ -181,22 +193,29 @@ def convnet(
     binarize. Other images are (B, channels, side, side).
     """
     layers: list[nn.Module] = [ScaleInput()]
+    inputs = InputValues.REAL  # pixels
+    signs = factory.hidden_inputs()
     for fan_in, width in pairwise((channels, *filters)):
-        layers += [parts.conv(fan_in, width)]
-        layers += [parts.normalization(width, 9 * fan_in, spatial=True), parts.activation()]
-        layers += [parts.conv(width, width), MaxPool2x2()]
-        layers += [parts.normalization(width, 9 * width, spatial=True), parts.activation()]
+        layers.append(factory.conv(fan_in, width, inputs))
+        layers.append(factory.normalization(width, 9 * fan_in, spatial=True))
+        layers.append(factory.activation())
+        layers += [factory.conv(width, width, signs), MaxPool2x2()]
+        layers.append(factory.normalization(width, 9 * width, spatial=True))
+        layers.append(factory.activation())
+        inputs = signs
     layers.append(nn.Flatten())
     left = side >> len(filters)
     for fan_in, fan_out in pairwise((filters[-1] * left * left, dense, dense)):
-        layers += [parts.linear(fan_in, fan_out), parts.normalization(fan_out, fan_in)]
-        layers.append(parts.activation())
-    layers += [parts.linear(dense, classes), parts.last_normalization(dense, classes)]
+        layers.append(factory.linear(fan_in, fan_out, signs))
+        layers.append(factory.normalization(fan_out, fan_in))
+        layers.append(factory.activation())
+    layers.append(factory.linear(dense, classes, signs))
+    layers.append(factory.last_normalization(dense, classes))
     return nn.Sequential(*layers)
 
 
 def build(
-    parts: Parts,
+    factory: LayerFactory,
     network: str,
     hidden: tuple[int, ...],
     dense: int,
@@ -212,18 +231,13 @@ def build(
     shape = image_shape(network, side, channels)
     require_images(network, len(hidden) if network == "convnet" else 0, shape, classes)
     if network == "convnet":
-        built = convnet(parts, hidden, dense, shape[0], shape[-1], classes)
-    else:
-        built = mlp(parts, hidden, input_dropout, hidden_dropout, math.prod(shape), classes)
-    for layer in list(binary_layers(built).values())[1:]:  # the first one reads pixels
-        layer.inputs = parts.values(hidden_dropout)
-    return built
+        return convnet(factory, hidden, dense, shape[0], shape[-1], classes)
+    inputs = math.prod(shape)
+    return mlp(factory, hidden, input_dropout, hidden_dropout, inputs, classes)
 
 
-def binary_layers(network: nn.Module) -> dict[str, nn.Module]:
+def binary_layers(network: nn.Module) -> dict[str, BinaryLayer]:
     """The layers with latent weights, by their name in the network, first to last."""
     return {
-        name: layer
-        for name, layer in network.named_modules()
-        if isinstance(layer, BinaryLinear | BinaryConv2d)
+        name: layer for name, layer in network.named_modules() if isinstance(layer, BinaryLayer)
     }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Normalization
-from bnnlib.models import CLASSES, Parts, binary_layers, build, image_shape, require_images
+from bnnlib.models import CLASSES, LayerFactory, binary_layers, build, image_shape, require_images
 
 DAMAGE = (safetensors.SafetensorError, LookupError, TypeError, ValueError, RuntimeError)
 DAMAGE += (AttributeError, OverflowError, RecursionError)
@@ -79,13 +79,24 @@ def save_network(network: nn.Sequential, shape: dict, trained: dict | None = Non
     metadata = {"shape": json.dumps(shape, sort_keys=True)}
     if trained:
         metadata["trained_on"] = json.dumps(trained, sort_keys=True)
-    return safetensors.torch.save(tensors, metadata)
+    return _serialized(tensors, metadata)
 
 
 def with_training(content: bytes, trained: dict) -> bytes:
     """A network file with what `trained_on` returns written, or written anew, into its metadata."""
     told = {"trained_on": json.dumps(trained, sort_keys=True)}
-    return safetensors.torch.save(safetensors.torch.load(content), _metadata(content) | told)
+    return _serialized(safetensors.torch.load(content), _metadata(content) | told)
+
+
+def _serialized(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file with its metadata by name; the package itself writes them in any order."""
+    content = safetensors.torch.save(tensors, metadata)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load_network(source: str | Path | bytes) -> nn.Sequential:
@@ -171,19 +182,27 @@ def _from_shape(shape: dict, tensors: dict[str, Tensor]) -> nn.Sequential:
     if activations is Binarization.STOCHASTIC:  # noise acts in training only
         activations = Binarization.DETERMINISTIC
     batch_norm = Normalization(shape.get("batch_norm", "exact"))  # older files have no such word
-    parts = Parts(Binarization.DETERMINISTIC, activations, True, generator, generator, batch_norm)
+    factory = LayerFactory(
+        weights=Binarization.DETERMINISTIC,
+        activations=activations,
+        cancel=True,
+        init=generator,
+        noise=generator,
+        batch_norm=batch_norm,
+    )
     with torch.device("meta"):
         sizes = {name: shape[name] for name in ("side", "channels", "classes") if name in shape}
-        return build(parts, shape["network"], tuple(shape["hidden"]), shape["dense"], **sizes)
+        return build(factory, shape["network"], tuple(shape["hidden"]), shape["dense"], **sizes)
 
 
 def _require_tensors_of(network: nn.Sequential, tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError unless a file's tensors are a network's, of whose shapes it names one."""
+    """Raise ValueError, naming a tensor, unless a file's tensors have a network's shapes."""
     wanted = {name: list(value.shape) for name, value in network.state_dict().items()}
     for name, layer in binary_layers(network).items():
         wanted[f"{name}.weight"] = [len(layer.weight), -(-layer.weight[0].numel() // 8)]
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(wanted.keys() | found.keys()):
-        ours, theirs = wanted.get(name), found.get(name)
+        ours = wanted.get(name)
+        theirs = found.get(name)
         if ours != theirs:
             raise ValueError(f"the shape of {name} is {theirs}, its network's {ours}")

@@ -17,7 +17,7 @@ from bnnlib.shift_norm import per_channel
 
 
 def _axes(x: Tensor) -> tuple[int, ...]:
-    """All axes but 1: those that a channel's statistics run over."""
+    """All axes but 1, over which a channel's statistics run."""
     return (0, *range(2, x.dim()))
 
 
@@ -69,7 +69,9 @@ class BatchNorm(nn.Module):
 
 
 class OrdinaryBatchNorm(nn.Module):
-    """torch's own, which the authors' Torch7 code has behind the last layer (Cifar10_Model.lua:78).
+    """torch's batch normalization, as the authors' Torch7 code has it behind the last layer.
+
+    File and line: Cifar10_Model.lua:78.
 
     torch/nn BatchNormalization.lua: eps 1e-5, momentum 0.1 of the unbiased variance, gamma drawn
     from U(0, 1), beta 0.
@@ -87,8 +89,8 @@ class OrdinaryBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or parallel.size() == 1:
-            of = (x, self.mean, self.variance, self.gamma, self.beta, self.training)
-            return F.batch_norm(*of, self.MOMENTUM, self.EPS)
+            values = (self.mean, self.variance, self.gamma, self.beta)
+            return F.batch_norm(x, *values, self.training, self.MOMENTUM, self.EPS)
         y, mean, variance = _normalize(x, self.gamma, self.beta, self.EPS)
         count = parallel.size() * x[:, 0].numel()
         self.mean.lerp_(mean, self.MOMENTUM)
@@ -124,10 +126,12 @@ class ShiftNormalize(torch.autograd.Function):
     def backward(ctx, grad: Tensor, *_):
         x, mean, shift, factor = ctx.saved_tensors
         products = shift_norm.along(x, grad, mean)
-        total, along = grad.sum(_axes(grad)), products.sum(_axes(grad))
-        count, of_all = grad.numel() // len(total), parallel.mean  # sums are this process's
-        slope = -factor * shift.square() * of_all(along) / count
-        level = factor * of_all(total) / count
+        total = grad.sum(_axes(grad))
+        along = products.sum(_axes(grad))
+        count = grad.numel() // len(total)
+        # The sums are over this process's rows.
+        slope = -factor * shift.square() * parallel.mean(along) / count
+        level = factor * parallel.mean(total) / count
         grad_x = shift_norm.gradient(x, grad, mean, slope, factor, level, out=products)
         return grad_x, along * shift, total, None  # AP2(s C) = s AP2(C)
 
@@ -180,7 +184,8 @@ class PrintedShiftBatchNorm(nn.Module):
         self.register_buffer("variance", torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        eps, momentum = ShiftBatchNorm.EPS, ShiftBatchNorm.MOMENTUM
+        eps = ShiftBatchNorm.EPS
+        momentum = ShiftBatchNorm.MOMENTUM
         if not self.training:
             shift = ap2(inverse_std(self.variance, eps))
             return _affine(x, self.mean, ap2(self.gamma) * shift, self.beta)

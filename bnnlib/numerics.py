@@ -1,4 +1,4 @@
-"""Which arithmetic CUDA's libraries use: settled in one place, and told in every record.
+"""The arithmetic of CUDA's libraries: settled in one place, and told in every record.
 
 Tensor cores multiply float32 as TF32: both operands are rounded to 11 significant bits, sums stay
 float32. Signs lose nothing by that, so the forward sums of a hidden layer are exact; in its
@@ -13,7 +13,7 @@ import torch
 
 
 def set_up(device: str) -> None:
-    """Settle what cuDNN and cuBLAS may do; no effect for a CPU."""
+    """Settle what cuDNN and cuBLAS may do; without effect for a CPU."""
     if device != "cuda":
         return
     _allow_tf32(False)  # torch allows it to convolutions, but not to matrix products
@@ -25,7 +25,7 @@ def set_up(device: str) -> None:
 
 @contextmanager
 def tensor_cores() -> Iterator[None]:
-    """TF32 for products within, at their launch; before and after, as it was."""
+    """A context in which products are launched in TF32."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     _allow_tf32(True)
     try:
@@ -35,7 +35,7 @@ def tensor_cores() -> Iterator[None]:
 
 
 def described() -> str:
-    """What is in force on CUDA, for run records."""
+    """The arithmetic in force on CUDA, for run records."""
     allowed = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
     others = "TF32 where libraries choose it" if allowed else "float32"
     return f"hidden products TF32 (sums of signs are exact in it), others {others}"

@@ -1,4 +1,4 @@
-"""An optimizer's whole step on a GPU in few launches: a kernel a large parameter, one for the rest.
+"""An optimizer's step on a GPU in few launches: one for each large parameter, one for the rest.
 
 The kernels are `kernels.update`'s. A latent weight's signs, which the next forward pass reads, are
 written along with it.
@@ -13,13 +13,13 @@ from torch import Tensor
 from bnnlib.binarize import sign
 from bnnlib.rules import Rule
 
-SMALL = 1 << 14  # elements: below, a launch takes longer than what it does
-ALIGNED = 16  # elements: the kernel then loads 16 bytes at a time
+SMALL_ELEMENTS = 1 << 14  # of a parameter: below, a launch takes longer than what it does
+ALIGNED_ELEMENTS = 16  # the kernel then loads 16 bytes at a time
 
 
 @dataclass
 class KeptSigns:
-    """The signs of a latent weight as its optimizer left them, and of which version they are."""
+    """The signs of a latent weight as its optimizer left them, and their version of it."""
 
     signs: Tensor
     version: int
@@ -34,24 +34,27 @@ def signs_of(weight: Tensor) -> Tensor:
 
 
 def fits(parameters: list[Tensor]) -> bool:
-    """Whether all lie on a GPU, and there is Triton to launch kernels with."""
+    """Whether all parameters lie on a GPU, and there is Triton to launch kernels with."""
     return all(p.device.type == "cuda" for p in parameters) and find_spec("triton") is not None
 
 
 class OnePass:
-    """Updates the parameters of an optimizer's groups by its rule.
+    """The updates of all parameters of an optimizer's groups by its rule.
 
     moments: parameter -> {"m": ..., "v": ...}, for all of them. Small parameters and their moments
     move into common lines of memory and become views of them.
     """
 
     def __init__(self, rule: Rule, groups: list[dict], moments: dict[Tensor, dict[str, Tensor]]):
-        self.rule, self.groups, self.moments = rule, groups, moments
+        self.rule = rule
+        self.groups = groups
+        self.moments = moments
         self.small = [
             (index, parameter)
             for index, group in enumerate(groups)
             for parameter in group["params"]
-            if parameter.numel() <= SMALL and not (group["latent_bits"] or group["gradient_bits"])
+            if parameter.numel() <= SMALL_ELEMENTS
+            and not (group["latent_bits"] or group["gradient_bits"])
         ]
         self.joined = {parameter for _, parameter in self.small}
         if self.small:
@@ -61,7 +64,8 @@ class OnePass:
         """Update one parameter, of group `index`, and leave its signs if it is a latent weight."""
         from bnnlib.kernels import update
 
-        group, pair = self.groups[index], self.moments[parameter]
+        group = self.groups[index]
+        pair = self.moments[parameter]
         keeps = group["latent"] and not group["latent_bits"]
         if keeps and "kept_signs" not in parameter.__dict__:
             parameter.kept_signs = KeptSigns(torch.empty_like(parameter), parameter._version)
@@ -91,12 +95,14 @@ class OnePass:
                 kept.version = parameter._version
 
     def _join(self) -> None:
-        """Move small parameters and their moments into lines; the line's end is of no parameter."""
+        """Move small parameters and their moments into lines, whose ends belong to no parameter."""
         parameters = [parameter for _, parameter in self.small]
         self.values = _line([parameter.data for parameter in parameters])
         self.grads = torch.zeros_like(self.values)
         self.lines = [_line([self.moments[p][name] for p in parameters]) for name in "mv"]
-        of_group, bounds, start = [], [], 0
+        of_group = []
+        bounds = []
+        start = 0
         for index, parameter in self.small:
             place = slice(start, start + parameter.numel())
             parameter.data = self.values[place].view(parameter.shape)
@@ -106,13 +112,14 @@ class OnePass:
             of_group += [index] * parameter.numel()
             bounds += [bound] * parameter.numel()
             start = place.stop
-        rest, device = len(self.values) - start, self.values.device
+        rest = len(self.values) - start
+        device = self.values.device
         self.group_of = torch.tensor(of_group + [0] * rest, dtype=torch.int32, device=device)
         self.bounds = torch.tensor(bounds + [0.0] * rest, device=device)
 
 
 def _line(tensors: list[Tensor]) -> Tensor:
-    """All elements in one line, filled up with zeros to a multiple of ALIGNED."""
+    """All elements in one line, filled up with zeros to a multiple of ALIGNED_ELEMENTS."""
     flat = [tensor.detach().flatten() for tensor in tensors]
-    rest = -sum(map(len, flat)) % ALIGNED
+    rest = -sum(map(len, flat)) % ALIGNED_ELEMENTS
     return torch.cat([*flat, flat[0].new_zeros(rest)])

@@ -6,14 +6,15 @@ import torch
 from torch import Generator, Tensor
 
 from bnnlib import one_pass
+from bnnlib.fused_rules import FUSED
 from bnnlib.kernels import dispatch
 from bnnlib.one_pass import OnePass
 from bnnlib.rounding import round_gradient, round_latent
-from bnnlib.rules import FUSED, UPDATES, Rule, step_size
+from bnnlib.rules import UPDATES, Rule, step_size
 
 
 class Multiplier(StrEnum):
-    """gamma_k, the factor on the updates of a layer's binary weights."""
+    """Choices of gamma_k, the factor on the updates of a layer's binary weights."""
 
     NONE = "none"
     GLOROT = "glorot"
@@ -21,7 +22,7 @@ class Multiplier(StrEnum):
 
 
 class Clip(StrEnum):
-    """Which parameters are kept in [-1, 1] after every update."""
+    """Choices of the parameters that are kept in [-1, 1] after every update."""
 
     NOTHING = "nothing"
     WEIGHTS = "weights"  # of the binary layers
@@ -32,10 +33,10 @@ class Optimizer:
     """A rule's update of every parameter, its group's `scale` on the step; then its `clip`.
 
     The multiplier acts on the finished step, the clipping follows it (binary_net.py:193-194;
-    adaMax_binary_clip_shift.lua:67-71). Its state: `t` in each of `param_groups`, and `moments`.
+    adaMax_binary_clip_shift.lua:67-71). The state is `t` in each of `param_groups`, and `moments`.
     A group's gradients are rounded to `gradient_bits` before the update, its parameters to
     `latent_bits` after it, 0 being float32; with a generator, `noise`, stochastically.
-    Not one of torch's, because to make one imports torch's compiler: 150 MB and seconds.
+    It derives from no class of torch, whose optimizers import its compiler: 150 MB and seconds.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Optimizer:
         defaults = {"learning_rate": learning_rate, "scale": 1.0, "clip": False, "t": 0}
         defaults |= {"latent_bits": 0, "gradient_bits": 0, "latent": False}
         self.param_groups = [defaults | group for group in groups]
-        self.rule, self.noise = rule, noise
+        self.rule = rule
+        self.noise = noise
         self.moments: dict[Tensor, dict[str, Tensor]] = {}  # parameter -> m and v
         self.one_pass: OnePass | None = None  # on a GPU, from the first step on
 
@@ -97,7 +99,7 @@ class Optimizer:
         return torch.tensor([made[_schedule(group)] for group in self.param_groups])
 
     def allocate(self) -> None:
-        """Make what the first step would make: all moments, and on a GPU their common memory."""
+        """Make all moments, and on a GPU their common memory, before the first step would."""
         for parameter in self.parameters():
             self._moments(parameter)
         if self.one_pass is None and one_pass.fits(self.parameters()):
@@ -107,13 +109,15 @@ class Optimizer:
         self, parameter: Tensor, grad: Tensor, rate: float | Tensor, group: dict
     ) -> None:
         """The rule's update and the clipping, in one pass where there is one."""
-        of = (parameter, grad, *self._moments(parameter), group["t"])
-        scale, clip = group["scale"], group["clip"]
-        if self.rule in FUSED and dispatch.fits(*of[:4]):
-            FUSED[self.rule](*of, rate, scale, clip)
+        tensors = (parameter, grad, *self._moments(parameter))
+        t = group["t"]
+        scale = group["scale"]
+        clip = group["clip"]
+        if self.rule in FUSED and dispatch.fits(*tensors):
+            FUSED[self.rule](*tensors, t, rate, scale, clip)
             torch.autograd.graph.increment_version(parameter)  # torch didn't see it change
             return
-        UPDATES[self.rule](*of, rate, scale)
+        UPDATES[self.rule](*tensors, t, rate, scale)
         if clip:
             parameter.clamp_(-1, 1)
 
@@ -129,7 +133,7 @@ class Optimizer:
 
 
 def _schedule(group: dict) -> tuple[int, float, float]:
-    """What a group's step sizes depend on."""
+    """The numbers on which a group's step sizes depend."""
     return group["t"], group["learning_rate"], group["scale"]
 
 

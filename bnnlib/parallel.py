@@ -41,12 +41,12 @@ def joined(device: str) -> Iterator[None]:
 
 
 def size() -> int:
-    """How many processes make this run."""
+    """The number of processes that make this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0; process 0 alone writes files."""
+    """The number of this process, from 0; process 0 alone writes files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -58,8 +58,9 @@ def rows(batch: Tensor) -> Tensor:
 def uniform(x: Tensor, noise: Generator | None) -> Tensor:
     """Uniform numbers in [0, 1) for x (B / size, ...), as large and of its type, on its device.
 
-    They are this process's rows of what is drawn for the whole batch, so that all generators stay
-    in step, and a number belongs to an image however many processes there are. Raises as `draw`.
+    They are this process's rows of the numbers drawn for the whole batch, so that all generators
+    stay in step, and a number belongs to an image however many processes there are. Raises as
+    `draw`.
     """
     return rows(draw((len(x) * size(), *x.shape[1:]), x, noise))
 
@@ -104,7 +105,7 @@ def average_(tensors: Iterable[Tensor]) -> None:
 
 
 class Mean(torch.autograd.Function):
-    """The rule behind `mean`."""
+    """The autograd function behind `mean`."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -129,7 +130,7 @@ def mean(x: Tensor) -> Tensor:
 
 
 def _device() -> str:
-    """Where numbers must lie that travel between processes."""
+    """The device on which numbers must lie to travel between processes."""
     return "cuda" if dist.get_backend() == "nccl" else "cpu"
 
 
@@ -151,9 +152,9 @@ def require_same(facts: dict[str, str]) -> None:
     if size() == 1:
         return
     digests = [list(hashlib.sha256(value.encode()).digest()) for value in facts.values()]
-    own = torch.tensor(digests, dtype=torch.uint8, device=_device())
-    found = [torch.empty_like(own) for _ in range(size())]
-    dist.all_gather(found, own)
+    ours = torch.tensor(digests, dtype=torch.uint8, device=_device())
+    found = [torch.empty_like(ours) for _ in range(size())]
+    dist.all_gather(found, ours)
     for other, theirs in enumerate(found):
         for place, name in enumerate(facts):
             if not torch.equal(theirs[place], found[0][place]):
@@ -161,7 +162,7 @@ def require_same(facts: dict[str, str]) -> None:
 
 
 def wait_for_all() -> None:
-    """Come to the same place as all others."""
+    """Wait until all processes have come here."""
     if size() > 1:
         dist.barrier()
 

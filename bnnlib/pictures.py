@@ -8,7 +8,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 from bnnlib.files import DECODING
 
@@ -48,6 +48,8 @@ def decode(content: bytes, least: tuple[int, int] | None = None) -> Decoded:
                 opened = _eight_bits(opened)
             picture = ImageOps.exif_transpose(opened)
             picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    except UnidentifiedImageError:
+        raise ValueError("its content is no picture that Pillow knows") from None
     except (OSError, ValueError, *DECODING, Image.DecompressionBombError) as error:
         reason = str(error).replace(repr(file), "the file")
         raise ValueError(" ".join(reason.split()) or type(error).__name__) from error

@@ -7,7 +7,7 @@ from torch import Tensor
 from bnnlib.kernels import dispatch
 from bnnlib.traced import traced
 
-ROWS = 16  # of maxima: fewer are not worth a second thread
+ROWS_PER_PIECE = 16  # of maxima: fewer are not worth a second thread
 
 
 def require_even(sides: tuple[int, ...], shape: tuple[int, ...]) -> None:
@@ -27,8 +27,9 @@ def max_pool(x: Tensor) -> Tensor:
 
 
 class MaxPool(torch.autograd.Function):
-    """The rule behind `max_pool` on a CPU: until the backward pass our kernels keep a byte for each
-    maximum, torch's eight.
+    """The autograd function behind `max_pool` on a CPU.
+
+    Until the backward pass our kernels keep a byte for each maximum, torch's eight.
     """
 
     @staticmethod
@@ -97,4 +98,4 @@ def _in_rows(kernel, *images: Tensor) -> None:
 
     rows = [image.detach().movedim(1, -1) for image in images]
     arrays = [row.view(-1, *row.shape[2:]).numpy() for row in rows]
-    in_parts(lambda *part: kernel(*arrays, *part), min(map(len, arrays)), ROWS)
+    in_parts(lambda *part: kernel(*arrays, *part), min(map(len, arrays)), ROWS_PER_PIECE)

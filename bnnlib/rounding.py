@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 
 class Rounding(StrEnum):
-    """Which of the two neighbours a number between them becomes."""
+    """Ways to choose between the two neighbours of a number that lies between them."""
 
     NEAREST = "nearest"
     STOCHASTIC = "stochastic"  # the upper one with the probability that keeps the mean

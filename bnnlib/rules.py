@@ -1,4 +1,4 @@
-"""How a gradient becomes a step: one pure function for each rule, and its one-pass form on a CPU.
+"""How a gradient becomes a step: one pure function for each rule; `fused_rules` has faster forms.
 
 Each takes its learning rate as a number. Where steps are recorded and replayed (`captured`) nothing
 may be a number that changes: `learning_rate` is then a tensor () on the parameter's device, which
@@ -12,18 +12,16 @@ authors' Torch7 code.
 import math
 from enum import StrEnum
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bnnlib.binarize import ap2, power_of_two
-from bnnlib.kernels import dispatch
 
 PRINTED_BETA1 = 1 - 2**-3
 
 
 class Rule(StrEnum):
-    """How a gradient becomes a step."""
+    """Rules by which a gradient becomes a step."""
 
     ADAM = "adam"
     ADAMAX_PRINTED = "adamax-printed"
@@ -43,7 +41,7 @@ def adam_step(
 def shifted_step(
     t: int, learning_rate: float | Tensor, scale: float, beta1: float
 ) -> float | Tensor:
-    """The same of the shift-based rules: a power of two, but for `scale`."""
+    """The shift-based rules' factor in step t: a power of two, but for `scale`."""
     if isinstance(learning_rate, Tensor):
         return learning_rate
     return scale * power_of_two(learning_rate / (1 - beta1**t))
@@ -177,93 +175,4 @@ UPDATES = {
     Rule.ADAMAX_PRINTED: adamax_printed_update,
     Rule.ADAMAX_CODED: adamax_coded_update,
     Rule.ADAMAX_DECAYING: adamax_decaying_update,
-}
-
-
-def fused_adam(
-    parameter: Tensor,
-    grad: Tensor,
-    first_moment: Tensor,
-    second_moment: Tensor,
-    t: int,
-    learning_rate: float | Tensor,
-    scale: float,
-    clip: bool,
-) -> None:
-    """`adam_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
-    from bnnlib.kernels.cpu import elementwise
-
-    beta1, beta2, eps = 0.9, 0.999, 1e-8
-    step = float(adam_step(t, learning_rate, scale, beta1, beta2))
-    arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
-    bound = 1.0 if clip else math.inf
-    dispatch.run(elementwise.adam, arrays, step, beta2, 1 - beta1, 1 - beta2, eps, bound)
-
-
-def fused_adamax_coded(
-    parameter: Tensor,
-    grad: Tensor,
-    first_moment: Tensor,
-    second_moment: Tensor,
-    t: int,
-    learning_rate: float | Tensor,
-    scale: float,
-    clip: bool,
-) -> None:
-    """`adamax_coded_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
-    from bnnlib.kernels.cpu import elementwise
-
-    beta1, beta2, eps = 0.9, 0.999, 2**-27
-    step = float(shifted_step(t, learning_rate, scale, beta1))
-    arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
-    arrays.append(arrays[3].view(np.int32))
-    bound = 1.0 if clip else math.inf
-    dispatch.run(elementwise.adamax_coded, arrays, step, beta2, 1 - beta1, eps, bound)
-
-
-def fused_adamax_printed(
-    parameter: Tensor,
-    grad: Tensor,
-    first_moment: Tensor,
-    second_moment: Tensor,
-    t: int,
-    learning_rate: float | Tensor,
-    scale: float,
-    clip: bool,
-) -> None:
-    """`adamax_printed_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
-    from bnnlib.kernels.cpu import elementwise
-
-    beta1, beta2 = 1 - 2**-3, 1 - 2**-10
-    step = float(shifted_step(t, learning_rate, scale, beta1))
-    arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
-    bound = 1.0 if clip else math.inf
-    dispatch.run(elementwise.adamax_printed, arrays, step, beta2, 1 - beta1, bound)
-
-
-def fused_adamax_decaying(
-    parameter: Tensor,
-    grad: Tensor,
-    first_moment: Tensor,
-    second_moment: Tensor,
-    t: int,
-    learning_rate: float | Tensor,
-    scale: float,
-    clip: bool,
-) -> None:
-    """`adamax_decaying_update`, then clipping to [-1, 1] if `clip`, in one pass over memory."""
-    from bnnlib.kernels.cpu import elementwise
-
-    beta1, beta2, eps = 0.9, 0.999, 2**-27
-    step = float(shifted_step(t, learning_rate, scale, beta1))
-    arrays = [dispatch.flat(x) for x in (parameter, grad, first_moment, second_moment)]
-    bound = 1.0 if clip else math.inf
-    dispatch.run(elementwise.adamax_decaying, arrays, step, beta2, 1 - beta1, eps, bound)
-
-
-FUSED = {
-    Rule.ADAM: fused_adam,
-    Rule.ADAMAX_PRINTED: fused_adamax_printed,
-    Rule.ADAMAX_CODED: fused_adamax_coded,
-    Rule.ADAMAX_DECAYING: fused_adamax_decaying,
 }

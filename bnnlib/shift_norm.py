@@ -1,6 +1,6 @@
-"""What shift-based batch normalization does to every number: one pass each on a CPU, else torch's.
+"""The passes of shift-based batch normalization over its numbers: fast on a CPU, else torch's.
 
-x, grad and out are (B, C) or (B, C, H, W); what is told per channel is (C,). Sums over a batch are
+x, grad and out are (B, C) or (B, C, H, W); values per channel are (C,). Sums over a batch are
 torch's, in `normalization`: their order decides their last bits.
 """
 
@@ -14,7 +14,7 @@ from bnnlib.kernels import dispatch
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) -> (C,), or (C, 1, 1) for images: what broadcasts along axis 1 of x."""
+    """(C,) -> (C,), or (C, 1, 1) for images, which broadcasts along axis 1 of x."""
     return values.view((-1,) + (1,) * (x.dim() - 2))
 
 
@@ -52,13 +52,13 @@ def gradient(
 
 
 def _fits(*tensors: Tensor) -> bool:
-    """Whether they are rows of channels that the kernels take: (B, C), or images channels-last."""
+    """Whether the kernels take these: rows of channels, (B, C), or images, channels last."""
     first = tensors[0]
     return dispatch.fits(*tensors) and first.movedim(1, -1).is_contiguous()
 
 
 def _in_rows(name: str, large: list[Tensor], channels: list[Tensor], out: Tensor) -> Tensor:
-    """Call a kernel of `kernels.shift_norm` on (rows, C) arrays; -> out."""
+    """Call a kernel of `kernels.cpu.shift_norm` on (rows, C) arrays, and return out."""
     from bnnlib.kernels.cpu import shift_norm
     from bnnlib.kernels.cpu.parallel_for import in_parts
 
@@ -66,6 +66,6 @@ def _in_rows(name: str, large: list[Tensor], channels: list[Tensor], out: Tensor
     rows = [t.detach().movedim(1, -1).flatten(0, -2).numpy() for t in (*large, out)]
     values = [t.detach().contiguous().numpy() for t in channels]
     arrays = (*rows[:-1], *values, rows[-1])
-    together = max(1, dispatch.PIECE // out.shape[1])
-    in_parts(lambda *part: kernel(*arrays, *part), len(rows[0]), together)
+    multiple = max(1, dispatch.ELEMENTS_PER_PIECE // out.shape[1])
+    in_parts(lambda *part: kernel(*arrays, *part), len(rows[0]), multiple)
     return out

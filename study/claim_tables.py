@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from study import verdicts
-from study.claims import OURS, TWO_GROUPS, Claim, claims, difference_unit, with_unit, working
+from study import claims, verdicts
+from study.claims import OURS, TWO_GROUPS, Claim, difference_unit, with_unit, working
 from study.evidence import Result
 from study.page import made_on
 from study.tables import DATA_SETS, spread
@@ -22,7 +22,7 @@ def criteria(claim_ids: Sequence[str]) -> pd.DataFrame:
             "criterion": _rule(claim),
             "judged at": _judged_at(claim),
         }
-        for claim in map(claims().__getitem__, claim_ids)
+        for claim in map(claims.load().__getitem__, claim_ids)
     ]
     return pd.DataFrame(rows)
 

@@ -7,7 +7,6 @@ import tomllib
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from math import isfinite
 
 from study import ROOT
 
@@ -50,7 +49,7 @@ class Claim:
 
     @property
     def paper(self) -> str:
-        """What the paper says, for a table."""
+        """The paper's value or words, for a table."""
         return self.says or with_unit(self.printed, self.unit)
 
     @property
@@ -60,7 +59,7 @@ class Claim:
 
     @property
     def decimals(self) -> int:
-        """How many a value is shown with: as many as the paper prints, at least one."""
+        """Number of decimals to show: as many as the paper prints, at least one."""
         return max(1, len(self.printed.partition(".")[2]))
 
     @property
@@ -87,49 +86,30 @@ class Claim:
 
 
 @cache
-def claims() -> dict[str, Claim]:
-    """Every claim by its id. Raises ValueError, in one sentence, where the file is damaged."""
-    # Decimal keeps 11.40 from becoming 11.4.
-    tables = _tables(Decimal)
+def load() -> dict[str, Claim]:
+    """Every claim by its id."""
+    tables = _tables(Decimal)  # which keeps 11.40 from becoming 11.4
     return {name: _claim(name, table) for name, table in tables.items() if name not in OTHERS}
 
 
 def _tables(number: type) -> dict:
-    """The file; number: what its decimal numbers become."""
-    try:
-        tables = tomllib.loads(FILE.read_text("utf-8"), parse_float=number)
-    except (ValueError, ArithmeticError, RecursionError) as error:
-        raise ValueError(f"{FILE.name} cannot be read: {error}") from error
-    for name in OTHERS:
-        if not isinstance(tables.get(name), dict):
-            raise ValueError(f"{FILE.name} has no table [{name}]")
-    return tables
+    """The tables of the file; number: the type of its decimal numbers."""
+    return tomllib.loads(FILE.read_text("utf-8"), parse_float=number)
 
 
 def _claim(name: str, table: dict) -> Claim:
-    try:
-        numbers = {key: float(table[key]) for key in ("value", "margin")}
-        if not all(map(isfinite, numbers.values())):
-            raise ValueError("value and margin must be finite")
-        return Claim(id=name, printed=str(table["value"]), **table | numbers)
-    except (TypeError, LookupError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{FILE.name} has no complete claim {name!r}: {error}") from error
+    numbers = {key: float(table[key]) for key in ("value", "margin")}
+    return Claim(id=name, printed=str(table["value"]), **table | numbers)
 
 
 def context() -> dict:
-    """The paper's other numbers: other methods, points read off figures, energies.
-
-    Raises as `claims` does.
-    """
+    """The paper's other numbers: other methods, points read off figures, energies."""
     return _tables(float)["context"]
 
 
 @cache
 def working() -> dict[str, float]:
-    """Data set -> the highest mean test error, in %, of a network that works.
-
-    Raises as `claims` does.
-    """
+    """Data set -> the highest mean test error, in %, of a network that works."""
     return _tables(float)["working"]
 
 

@@ -18,14 +18,12 @@ the least that a pass can do:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 
 from bnnlib.kernels.reference import PLANES, words_for
-from bnnlib.models import CLASSES, CONVNET_CHANNELS, CONVNET_SIDE, MLP_INPUTS
 from study.claims import context
-from study.recipes.recipe import Recipe
+from study.recipes.shapes import Layer
 
 WORD_BYTES = 8
 HIDDEN = ("weights", "activations", "normalization", "arithmetic")
@@ -35,29 +33,8 @@ Amounts = dict[str, float]  # by kind, or by PARTS; bytes or pJ
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A dense layer or a convolution, and what follows it up to the next: sizes for one image."""
-
-    units: int  # or filters
-    terms: int  # of each sum
-    inputs: int  # numbers that it reads
-    positions: int = 1  # sums of each unit
-    pooled: int = 1  # sums that max pooling makes one number of
-    pixels: bool = False  # it reads an image
-    scores: bool = False  # its outputs are real numbers
-
-    @property
-    def connections(self) -> int:
-        return self.units * self.terms * self.positions
-
-    @property
-    def outputs(self) -> int:
-        return self.units * self.positions // self.pooled
-
-
-@dataclass(frozen=True)
 class Numbers:
-    """How a network holds its numbers, and what it takes in pJ to work with them."""
+    """Numbers of a network: their bits, and the pJ that it takes to work with them."""
 
     name: str
     bits: int  # of a weight and of an activation
@@ -85,56 +62,44 @@ def numbers() -> tuple[Numbers, Numbers, Numbers]:
     )
 
 
-def layers_of(recipe: Recipe) -> list[Layer]:
-    """The layers of `models.build`, first to last."""
-    layers, widths = [], (MLP_INPUTS, *recipe.hidden)
-    if recipe.network == "convnet":
-        for stage, (channels, width) in enumerate(pairwise((CONVNET_CHANNELS, *recipe.hidden))):
-            positions = (CONVNET_SIDE >> stage) ** 2
-            layers.append(Layer(width, 9 * channels, channels * positions, positions))
-            layers.append(Layer(width, 9 * width, width * positions, positions, pooled=4))
-        widths = (layers[-1].outputs, recipe.dense, recipe.dense)
-    layers += [Layer(fan_out, fan_in, fan_in) for fan_in, fan_out in pairwise((*widths, CLASSES))]
-    layers[0] = replace(layers[0], pixels=True)
-    layers[-1] = replace(layers[-1], scores=True)
-    return layers
-
-
-def weight_bytes(layer: Layer, of: Numbers) -> int:
+def weight_bytes(layer: Layer, kind: Numbers) -> int:
     """Each unit's weights padded to whole words."""
-    return WORD_BYTES * layer.units * words_for(layer.terms * of.bits)
+    return WORD_BYTES * layer.units * words_for(layer.terms * kind.bits)
 
 
-def input_bytes(layer: Layer, of: Numbers) -> int:
-    return WORD_BYTES * words_for(layer.inputs * of.bits * (of.planes if layer.pixels else 1))
+def input_bytes(layer: Layer, kind: Numbers) -> int:
+    return WORD_BYTES * words_for(layer.inputs * kind.bits * (kind.planes if layer.pixels else 1))
 
 
-def layer_bytes(layer: Layer, of: Numbers) -> Amounts:
-    """What crosses between memory and arithmetic in one pass of one image."""
+def layer_bytes(layer: Layer, kind: Numbers) -> Amounts:
+    """Bytes that cross between memory and arithmetic in one pass of one image, by kind."""
     real = numbers()[0]
-    after = real if layer.scores else of  # what it is normalized in
+    after = real if layer.scores else kind  # what it is normalized in
+    output_bytes = WORD_BYTES * words_for(layer.outputs * after.bits)
     return {
-        "weights": weight_bytes(layer, of),
-        "activations": input_bytes(layer, of) + WORD_BYTES * words_for(layer.outputs * after.bits),
+        "weights": weight_bytes(layer, kind),
+        "activations": input_bytes(layer, kind) + output_bytes,
         "normalization": WORD_BYTES * words_for(layer.units * after.normalization_bits),
     }
 
 
-def layer_energy(layer: Layer, of: Numbers, held: float, dram: float, batch: int = 1) -> Amounts:
+def layer_energy(
+    layer: Layer, kind: Numbers, held: float, dram: float, batch: int = 1
+) -> Amounts:
     """pJ for one image of a batch, whose images share one reading of weights and normalization.
 
     held: bytes of weights and normalization that lie together. dram: pJ of a 64-bit access there.
     """
-    moved = layer_bytes(layer, of)
+    moved = layer_bytes(layer, kind)
     constants = access(held, dram) / WORD_BYTES / batch
     variables = access(batch * moved["activations"], dram) / WORD_BYTES
-    after = numbers()[0] if layer.scores else of
-    connections = layer.connections * (of.planes if layer.pixels else 1)
+    after = numbers()[0] if layer.scores else kind
+    connections = layer.connections * (kind.planes if layer.pixels else 1)
     return {
         "weights": moved["weights"] * constants,
         "activations": moved["activations"] * variables,
         "normalization": moved["normalization"] * constants,
-        "arithmetic": connections * of.connection + layer.outputs * after.normalization,
+        "arithmetic": connections * kind.connection + layer.outputs * after.normalization,
     }
 
 
@@ -146,7 +111,7 @@ def access(held: float, dram: float) -> float:
 
 
 def _bytes(size: str) -> int:
-    """Of a memory, as the table writes it: 8K, 1M."""
+    """Bytes of a memory whose size is written as in the table: 8K, 1M."""
     return int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]]
 
 
@@ -156,21 +121,21 @@ def dram_range() -> tuple[float, float]:
     return low, high
 
 
-def constant_bytes(layers: Sequence[Layer], of: Numbers) -> int:
+def constant_bytes(layers: Sequence[Layer], kind: Numbers) -> int:
     """All weights and normalizations, which a network holds from pass to pass."""
-    each = [layer_bytes(layer, of) for layer in layers]
+    each = [layer_bytes(layer, kind) for layer in layers]
     return sum(moved["weights"] + moved["normalization"] for moved in each)
 
 
-def pass_bytes(layers: Sequence[Layer], of: Numbers) -> Amounts:
-    """What crosses between memory and arithmetic for one image, by PARTS."""
-    return _by_part(layers, [layer_bytes(layer, of) for layer in layers])
+def pass_bytes(layers: Sequence[Layer], kind: Numbers) -> Amounts:
+    """Bytes that cross between memory and arithmetic for one image, by PARTS."""
+    return _by_part(layers, [layer_bytes(layer, kind) for layer in layers])
 
 
-def pass_energy(layers: Sequence[Layer], of: Numbers, dram: float, batch: int = 1) -> Amounts:
+def pass_energy(layers: Sequence[Layer], kind: Numbers, dram: float, batch: int = 1) -> Amounts:
     """pJ for one image of a batch, by PARTS."""
-    held = constant_bytes(layers, of)
-    return _by_part(layers, [layer_energy(layer, of, held, dram, batch) for layer in layers])
+    held = constant_bytes(layers, kind)
+    return _by_part(layers, [layer_energy(layer, kind, held, dram, batch) for layer in layers])
 
 
 def _by_part(layers: Sequence[Layer], amounts: Sequence[Amounts]) -> Amounts:
@@ -189,12 +154,14 @@ def _part(layer: Layer, kind: str) -> str:
 
 def layer_ratio(layer: Layer, dram: float, kinds: Sequence[str] = HIDDEN) -> float:
     """pJ of float32 over those of binary: a layer alone, one image, these kinds of amounts."""
-    real, _, bits = (layer_energy(layer, of, constant_bytes([layer], of), dram) for of in numbers())
+    real, _, bits = (
+        layer_energy(layer, each, constant_bytes([layer], each), dram) for each in numbers()
+    )
     return sum(real[kind] for kind in kinds) / sum(bits[kind] for kind in kinds)
 
 
 def sum_bytes(layers: Sequence[Layer]) -> int:
-    """What crosses in addition where each sum is stored, in 32 bits, and fetched again."""
+    """Bytes that cross in addition where each sum is stored, in 32 bits, and fetched again."""
     return sum(2 * 4 * layer.units * layer.positions for layer in layers)
 
 
@@ -203,27 +170,27 @@ def summary(layers: Sequence[Layer], batch: int) -> list[dict[str, str]]:
     from the lower to the higher price of DRAM, and float32's over it.
     """
     kinds = numbers()
-    moved = {of: sum(pass_bytes(layers, of).values()) for of in kinds}
+    moved = {kind: sum(pass_bytes(layers, kind).values()) for kind in kinds}
     return [
         {
-            "numbers": of.name,
-            "moved, one image (MB)": f"{moved[of] / 1e6:.4g}",
-            "float32 / it": f"{moved[kinds[0]] / moved[of]:.3g} ×",
-            "one image (µJ)": _range(layers, of, 1),
-            f"each of {batch} (µJ)": _range(layers, of, batch),
+            "numbers": kind.name,
+            "moved, one image (MB)": f"{moved[kind] / 1e6:.4g}",
+            "float32 / it": f"{moved[kinds[0]] / moved[kind]:.3g} ×",
+            "one image (µJ)": _range(layers, kind, 1),
+            f"each of {batch} (µJ)": _range(layers, kind, batch),
         }
-        for of in kinds
+        for kind in kinds
     ]
 
 
-def _range(layers: Sequence[Layer], of: Numbers, batch: int) -> str:
-    own, real = (
+def _range(layers: Sequence[Layer], kind: Numbers, batch: int) -> str:
+    energies, real = (
         [sum(pass_energy(layers, each, dram, batch).values()) for dram in dram_range()]
-        for each in (of, numbers()[0])
+        for each in (kind, numbers()[0])
     )
-    low, high = sorted(f / o for f, o in zip(real, own, strict=True))
+    low, high = sorted(f / o for f, o in zip(real, energies, strict=True))
     ratio = f"{low:.3g} ×" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g} ×"
-    return f"{microjoules(own[0])} to {microjoules(own[1])} ({ratio})"
+    return f"{microjoules(energies[0])} to {microjoules(energies[1])} ({ratio})"
 
 
 def microjoules(pj: float) -> str:

@@ -1,4 +1,4 @@
-"""What was obtained for the paper's claims: its grade of evidence, and its verdict.
+"""Evidence for the paper's claims: its grade, and the verdict that it leads to.
 
 A verdict is computed from a claim (claims.py), by its criterion (verdicts.py), from run records or
 measurements. Nothing is judged that is too weak for it.
@@ -11,8 +11,8 @@ from functools import cached_property
 from operator import itemgetter
 from statistics import fmean, stdev
 
-from study import recipes
-from study.claims import TRAINING, TWO_GROUPS, Claim, claims, working
+from study import claims, recipes
+from study.claims import TRAINING, TWO_GROUPS, Claim, working
 from study.verdicts import (
     FEWEST_RUNS,
     LENGTHS_DIFFER,
@@ -25,13 +25,15 @@ from study.verdicts import (
     judge,
 )
 
-PAPER, WORKING, SMALL = "paper's settings", "working networks", "small networks"
+PAPER = "paper's settings"
+WORKING = "working networks"
+SMALL = "small networks"
 WITHOUT_TRAINING = {"speed": "timed", "arithmetic": "computed", "exactness": "counted"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was obtained for one claim.
+    """Result for one claim.
 
     `values` are in the claim's unit, one per run or measurement; where two groups are compared,
     `reference` holds those of the other group. `records` are all the runs behind them; of a
@@ -45,7 +47,7 @@ class Result:
     profile: str = ""
 
     def __post_init__(self):
-        if self.claim_id not in claims():
+        if self.claim_id not in claims.load():
             raise ValueError(f"claims.toml has no claim {self.claim_id!r}")
         keys = list(map(_key, self.runs))
         if len(set(keys)) < len(keys):
@@ -56,7 +58,7 @@ class Result:
 
     @property
     def claim(self) -> Claim:
-        return claims()[self.claim_id]
+        return claims.load()[self.claim_id]
 
     @cached_property
     def runs(self) -> list[dict]:
@@ -174,7 +176,7 @@ def answer(
     compares two groups, else subtracted seed by seed. Where their lengths differ the result has its
     records and no value. Other records are left out.
     """
-    claim = claims()[claim_id]
+    claim = claims.load()[claim_id]
     names = (*claim.recipes, "")[:2]
     judged, reference = ([r for r in records if r["recipe"]["name"] == name] for name in names)
     if claim.kind in TWO_GROUPS or not claim.recipes[1:]:

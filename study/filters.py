@@ -44,7 +44,7 @@ class Convolution:
 
     @property
     def operations(self) -> int:
-        """For one image, when every filter is applied."""
+        """Multiply-adds for one image, when every filter is applied."""
         return self.filters * self.maps * self.side**2
 
 
@@ -62,17 +62,17 @@ def counts_of(network: nn.Module) -> Counts:
 
 
 def best_counts(record: dict) -> Counts:
-    """Of the network that a run keeps: that of its best epoch."""
+    """Counts of the network that a run keeps: that of its best epoch."""
     return list(record["history"][record["best_epoch"] - 1]["unique_filters"].values())
 
 
 def random_counts(layer: Convolution) -> dict[str, float]:
-    """What to expect where every sign is drawn on its own, +1 as often as -1."""
+    """Expected counts where every sign is drawn on its own, +1 as often as -1."""
     return _counts(layer, _distinct)
 
 
 def most_counts(layer: Convolution) -> dict[str, float]:
-    """What no weights can exceed."""
+    """Counts that no weights can exceed."""
     return _counts(layer, min)
 
 
@@ -99,30 +99,14 @@ def share(count: dict[str, float], way: str) -> float:
 
 
 def mean_share(counts: Counts, way: str) -> float:
-    """In %, every layer counting the same: as the paper words it."""
+    """Mean share in %, every layer counting the same, as the paper words it."""
     return fmean(share(count, way) for count in counts)
 
 
 def weighted_share(counts: Counts, layers: Sequence[Convolution], way: str) -> float:
-    """In %, each layer weighted by its operations: the share of all that are left."""
+    """Share of all operations that are left, in %: layers weighted by their operations."""
     weights = [layer.operations for layer in layers]
     return fmean((share(count, way) for count in counts), weights)
-
-
-def by_layer(counts: Counts, layers: Sequence[Convolution]) -> pd.DataFrame:
-    """Distinct filters in %, a row a layer, then averages: over layers, and, by the ways that can
-    share work, over operations."""
-    rows = {
-        f"{place}: {layer.filters} × {layer.maps}, {layer.side}×{layer.side}": [
-            f"{share(count, way):.1f}" for way in WAYS
-        ]
-        for place, (layer, count) in enumerate(zip(layers, counts, strict=True), start=1)
-    }
-    rows["mean of the layers"] = [f"{mean_share(counts, way):.1f}" for way in WAYS]
-    left = [f"{weighted_share(counts, layers, way):.1f}" for way in SHARING]
-    rows["weighted by operations"] = ["", "", *left]
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(WAYS.values()))
-    return frame.reset_index(names="layer: filters × maps, positions")
 
 
 def overview(groups: dict[str, tuple[Counts, Sequence[Convolution]]]) -> pd.DataFrame:
@@ -156,7 +140,7 @@ def by_epoch(record: dict, before: Counts) -> pd.DataFrame:
 
 
 def extrapolated_share(weight: Tensor, filters: int, added: int = 0) -> float:
-    """In %: expected of so many filters on one map, drawn as often as each kind occurs in weight.
+    """Expected share, in %, of `filters` filters on a map, drawn as often as kinds are in weight.
 
     weight: (N, C, 3, 3); inverses merged. Where it holds few filters, kinds are missing by chance,
     and the result is too small; `added` counts each kind so many times more, which evens them out.

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from study.evidence import Result
 from study.figures import write_svg
-from study.train import runs
+from study.train import provenance, runs
 
 SCHEMA = 1
 
@@ -41,7 +41,7 @@ def publish(
         "schema": SCHEMA,
         "notebook": page.notebook,
         "profile": page.profile,
-        "sources": runs.source_hash(),
+        "sources": provenance.source_hash(),
         "claims": [_metrics(result) for result in results],
         "findings": findings or {},
         "records": [_reference(record) for record in records],

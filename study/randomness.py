@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from bnnlib.binarize import hard_sigmoid, sample_sign, sign
-from study.bench.timing import Side, compare
+from study.bench.timing import Implementation, compare
 
 NUMPY = {"PCG64": np.random.PCG64, "SFC64": np.random.SFC64, "Philox": np.random.Philox}
 TORCH = "torch (MT19937)"
@@ -87,13 +87,13 @@ def costs(x: Tensor, seed: int, seconds: float) -> list[dict]:
         "sample_sign": lambda: sample_sign(x, noise),
         "torch.bernoulli": lambda: torch.bernoulli(hard_sigmoid(x), generator=noise) * 2 - 1,
     }
-    sides = [Side(name, "signs", call, threads) for name, call in ready.items()]
+    ways = [Implementation(name, "signs", call, threads) for name, call in ready.items()]
     for source in sources(seed):
-        sides += [
-            Side(_name(source), "numbers", _numbers(source, x), threads),
-            Side(_name(source), "signs", _signs(source, x), threads),
+        ways += [
+            Implementation(_name(source), "numbers", _numbers(source, x), threads),
+            Implementation(_name(source), "signs", _signs(source, x), threads),
         ]
-    return compare(sides, lambda side, result: _off(side, result, x), seconds, "cpu")
+    return compare(ways, lambda timed, result: _off(timed, result, x), seconds, "cpu")
 
 
 def _name(source: Source) -> str:
@@ -108,7 +108,7 @@ def _signs(source: Source, x: Tensor) -> Callable[[], Tensor]:
     return lambda: drawn_sign(x, source.numbers(x.numel()))
 
 
-def _off(side: Side, result: Tensor, x: Tensor) -> dict:
-    if side.output == "numbers":
+def _off(timed: Implementation, result: Tensor, x: Tensor) -> dict:
+    if timed.output == "numbers":
         return {}
     return {"off": (result.mean() - x.clamp(-1, 1).mean()).item()}

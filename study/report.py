@@ -12,9 +12,9 @@ from math import frexp
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from study import figures, recipes
+from study import claims, figures, recipes
 from study.claim_tables import compare, criteria, sentence
-from study.claims import Claim, claims, context
+from study.claims import Claim, context
 from study.evidence import Result, answer
 from study.figures import effects, history, learning_curves
 from study.page import Page, publish, save
@@ -32,6 +32,7 @@ from study.tables import (
     table_one,
 )
 from study.train import runs
+from study.train.provenance import source_hash
 
 # Defined elsewhere, offered to notebooks here.
 __all__ = ["Claim", "Page", "Result", "answer", "claims", "context", "publish", "save"]
@@ -71,26 +72,26 @@ def show_source(*objects) -> None:
 
 
 def recipe_table(chosen: Sequence[Recipe], profile: str) -> pd.DataFrame:
-    """Every value that has a source: in the paper, in the authors' code, ours at this profile.
+    """Every value that has a citation: in the paper, in the authors' code, ours at this profile.
 
-    Recipes that share their sources, and no others, can be set side by side.
+    Recipes that share their citations, and no others, can be set side by side.
     """
-    sources, *others = (recipes.SOURCES[recipe.name] for recipe in chosen)
-    if any(table is not sources for table in others):
-        raise ValueError("recipes with sources of their own take tables of their own")
+    citations, *others = (recipes.CITATIONS[recipe.name] for recipe in chosen)
+    if any(table is not citations for table in others):
+        raise ValueError("recipes with citations of their own take tables of their own")
     names = [recipe.name for recipe in chosen] if others else ["ours"]
     rows = [
         {
             "hyperparameter": field.replace("_", " "),
-            "paper": source.paper,
-            "authors' code": source.code,
+            "paper": citation.paper,
+            "authors' code": citation.code,
             **{
                 f"{name} ({profile})": _used(recipe, profile, field)
                 for name, recipe in zip(names, chosen, strict=True)
             },
-            "note": source.note,
+            "note": citation.note,
         }
-        for field, source in sources.items()
+        for field, citation in citations.items()
     ]
     return pd.DataFrame(rows)
 
@@ -159,7 +160,7 @@ def _sources(made_by: str) -> str:
 
     It says so if today's were seen to make the same numbers.
     """
-    current = runs.source_hash()
+    current = source_hash()
     if made_by == current:
         return made_by[:8]
     same = any((p["before"], p["now"]) == (made_by, current) for p in runs.same_numbers())

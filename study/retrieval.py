@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.folding import blocks
-from bnnlib.kernels.cpu import hamming_search
-from bnnlib.kernels.cpu.hamming_search import Codes
-from bnnlib.kernels.cpu.xnor_product import UNTIL_OVERFLOW
+from bnnlib.kernels.cpu import hamming_codes, hamming_search
+from bnnlib.kernels.cpu.hamming_codes import Codes
+from bnnlib.kernels.cpu.xnor_product import BITS_UNTIL_OVERFLOW
 from bnnlib.kernels.reference import words_for
 from bnnlib.packed import pack
 from bnnlib.xnor import pack_weights, unpack_signs, xnor_matmul
@@ -46,12 +46,12 @@ def index(codes: Tensor, bits: int) -> Codes:
 
     Raises ValueError, naming both values, for codes of another shape, or with too many bits.
     """
-    if not 1 <= bits <= UNTIL_OVERFLOW:
-        raise ValueError(f"codes may have 1 to {UNTIL_OVERFLOW} bits, not {bits}")
+    if not 1 <= bits <= BITS_UNTIL_OVERFLOW:
+        raise ValueError(f"codes may have 1 to {BITS_UNTIL_OVERFLOW} bits, not {bits}")
     _check(codes, bits)
     if not len(codes):
         raise ValueError("there must be at least 1 code to search in, not 0")
-    return hamming_search.pack(codes, bits)
+    return hamming_codes.pack(codes, bits)
 
 
 def search(queries: Tensor, codes: Codes, k: int) -> tuple[Tensor, Tensor]:
@@ -104,12 +104,12 @@ def compare_rankings(
     asked = torch.from_numpy(images.test_images[:queries])
     searched = torch.from_numpy(images.train_images[:database])
     labels = images.test_labels[:queries, None] == images.train_labels[:database]
-    (own, own_reals), (codes, reals) = encode(model, asked), encode(model, searched)
+    (query_codes, query_reals), (codes, reals) = encode(model, asked), encode(model, searched)
     pixels = [part.flatten(1).float() for part in (asked, searched)]
     rankings = {
-        CODES: hamming(own, codes, bits),
-        FLOAT_SIGNS: -sign_products(own, codes, bits),
-        REALS: -cosines(torch.cat(list(own_reals)), reals),
+        CODES: hamming(query_codes, codes, bits),
+        FLOAT_SIGNS: -sign_products(query_codes, codes, bits),
+        REALS: -cosines(torch.cat(list(query_reals)), reals),
         PIXELS: -cosines(pixels[0], [pixels[1]]),
     }
     relevant = torch.from_numpy(labels)

@@ -11,17 +11,19 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from bnnlib.kernels.cpu import up
+from bnnlib.kernels.cpu import round_up
 from bnnlib.kernels.cpu.parallel_for import in_parts
 from bnnlib.xnor import pack_signs, pack_weights, xnor_conv2d
-from study.bench.timing import Side, compare
+from study.bench.timing import Implementation, compare
 from study.filters import signs_of
 from study.train.analysis import FILTER_BITS, filter_codes, merge_inverses
 
-TOGETHER = 8  # maps whose responses are added up in bytes: 8 x 9 fits one
+MAPS_PER_BYTE = 8  # maps whose responses are added up in bytes: 8 x 9 fits one
 MOST_MAPS = np.iinfo(np.int16).max // FILTER_BITS  # whose sums an int16 holds
 BLOCK = 256  # positions that `conv2d` works on at a time
-EVERY, DISTINCT, PACKED = "every filter, map by map", "distinct filters, map by map", "packed"
+EVERY = "every filter, map by map"
+DISTINCT = "distinct filters, map by map"
+PACKED = "packed"
 
 
 def reference_conv2d(x: Tensor, weight: Tensor, merged: bool = True) -> tuple[Tensor, int]:
@@ -45,7 +47,7 @@ def reference_conv2d(x: Tensor, weight: Tensor, merged: bool = True) -> tuple[Te
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What to apply to each map, and where each sum finds its parts; maps in whole groups."""
+    """Filters to apply to each map, and the places of each sum's parts; maps in whole groups."""
 
     filters: np.ndarray  # (C, most of a map) codes
     counts: np.ndarray  # (C,) filters applied to a map; 0 for maps that only fill the last group
@@ -54,11 +56,13 @@ class Plan:
 
 
 def plan(weight: Tensor, shared: bool = True) -> Plan:
-    """For weight (N, C, 3, 3). shared: each distinct filter of a map once, inverses merged; else
-    every filter, repeated or not."""
+    """The plan for weight (N, C, 3, 3).
+
+    shared: each distinct filter of a map once, inverses merged; else every filter, repeated or not.
+    """
     codes = filter_codes(weight)
     kinds, (outputs, maps) = merge_inverses(codes), codes.shape
-    width = up(maps, TOGETHER)
+    width = round_up(maps, MAPS_PER_BYTE)
     filters, places = np.zeros((width, outputs), np.int64), np.zeros((outputs, width), np.int64)
     counts = np.zeros(width, np.int64)
     for channel, column in enumerate(kinds.T):
@@ -105,18 +109,44 @@ def _respond(windows, filters, thirds, responses):
     """
     for row in range(3):
         for code in range(8):
-            a, b, c = windows[3 * row], windows[3 * row + 1], windows[3 * row + 2]
-            at, bt, ct = 2 * (code & 1) - 1, (code & 2) - 1, (code >> 1 & 2) - 1
+            left = windows[3 * row]
+            centre = windows[3 * row + 1]
+            right = windows[3 * row + 2]
+            left_sign = 2 * (code & 1) - 1
+            centre_sign = (code & 2) - 1
+            right_sign = (code >> 1 & 2) - 1
             third = thirds[row, code]
             for p in range(len(third)):
-                third[p] = at * a[p] + bt * b[p] + ct * c[p]
+                third[p] = left_sign * left[p] + centre_sign * centre[p] + right_sign * right[p]
     for i in range(len(filters)):
-        top, middle, bottom = filters[i] & 7, filters[i] >> 3 & 7, filters[i] >> 6
-        a, b, c = thirds[0, top], thirds[1, middle], thirds[2, bottom]
-        own, inverse = responses[2 * i], responses[2 * i + 1]
-        for p in range(len(own)):
-            own[p] = a[p] + b[p] + c[p]
-            inverse[p] = -a[p] - b[p] - c[p]
+        top = thirds[0, filters[i] & 7]
+        middle = thirds[1, filters[i] >> 3 & 7]
+        bottom = thirds[2, filters[i] >> 6]
+        response = responses[2 * i]
+        inverse = responses[2 * i + 1]
+        for p in range(len(response)):
+            response[p] = top[p] + middle[p] + bottom[p]
+            inverse[p] = -top[p] - middle[p] - bottom[p]
+
+
+@njit(nogil=True, cache=True)
+def _add_parts(parts, places, sums):
+    """Add to sums (block,) int16 the response of each map j of a group, parts[j, places[j]].
+
+    In bytes, and unrolled: the eight are added before they are widened, in one pass.
+    """
+    p0 = parts[0, places[0]]
+    p1 = parts[1, places[1]]
+    p2 = parts[2, places[2]]
+    p3 = parts[3, places[3]]
+    p4 = parts[4, places[4]]
+    p5 = parts[5, places[5]]
+    p6 = parts[6, places[6]]
+    p7 = parts[7, places[7]]
+    for p in range(len(sums)):
+        low = p0[p] + p1[p] + p2[p] + p3[p]
+        high = p4[p] + p5[p] + p6[p] + p7[p]
+        sums[p] += np.int8(low + high)
 
 
 @njit(nogil=True, cache=True)
@@ -124,22 +154,17 @@ def _sum_blocks(windows, filters, counts, places, sums, first, last):
     """Blocks first .. last - 1 of sums (blocks, N, block) from windows (blocks, C, 9, block)."""
     block = windows.shape[3]
     thirds = np.empty((3, 8, block), np.int8)
-    parts = np.zeros((TOGETHER, 2 * filters.shape[1], block), np.int8)
+    parts = np.zeros((MAPS_PER_BYTE, 2 * filters.shape[1], block), np.int8)
     for i in range(first, last):
-        for start in range(0, len(counts), TOGETHER):
-            for j in range(TOGETHER):
+        for start in range(0, len(counts), MAPS_PER_BYTE):
+            for j in range(MAPS_PER_BYTE):
                 used = filters[start + j, : counts[start + j]]
                 if len(used):
                     _respond(windows[i, start + j], used, thirds, parts[j])
                 else:
                     parts[j, 0] = 0
             for n in range(len(places)):
-                at = places[n, start : start + TOGETHER]
-                a, b, c, d = parts[0, at[0]], parts[1, at[1]], parts[2, at[2]], parts[3, at[3]]
-                e, f, g, h = parts[4, at[4]], parts[5, at[5]], parts[6, at[6]], parts[7, at[7]]
-                out = sums[i, n]
-                for p in range(block):
-                    out[p] += np.int8(a[p] + b[p] + c[p] + d[p] + e[p] + f[p] + g[p] + h[p])
+                _add_parts(parts, places[n, start : start + MAPS_PER_BYTE], sums[i, n])
 
 
 def race(weight: Tensor, x: Tensor, seconds: float) -> dict:
@@ -162,8 +187,8 @@ def race(weight: Tensor, x: Tensor, seconds: float) -> dict:
     }
     for call in calls.values():
         call()  # compiles, which is not timed
-    sides = [Side(name, "int32", call, threads) for name, call in calls.items()]
-    rows = compare(sides, lambda _, sums: {"equal": torch.equal(sums, wanted)}, seconds, "cpu")
+    ways = [Implementation(name, "int32", call, threads) for name, call in calls.items()]
+    rows = compare(ways, lambda _, sums: {"equal": torch.equal(sums, wanted)}, seconds, "cpu")
     plain, _ = reference_conv2d(x.float(), weight)
     equal = all(row["equal"] for row in rows) and torch.equal(plain.to(torch.int32), wanted)
     times = {row["implementation"]: row["ms"]["p50"] for row in rows}

@@ -1,4 +1,4 @@
-"""What runs came to, side by side: recipes, profiles, and one thing changed at a time.
+"""Results of runs, side by side: recipes, profiles, and one thing changed at a time.
 
 Tables and sentences from records. Whether a claim holds is decided in evidence.py.
 """
@@ -10,8 +10,8 @@ from operator import itemgetter
 
 import pandas as pd
 
-from study import recipes, verdicts
-from study.claims import INTERVAL, claims, context
+from study import claims, recipes, verdicts
+from study.claims import INTERVAL, context
 from study.data.store import SIZES
 from study.evidence import Result, answer
 from study.recipes import Recipe
@@ -41,7 +41,7 @@ def better_runs(profile: str, chosen: Sequence[Recipe]) -> list[dict]:
 
 
 def best_runs(records: Sequence[dict]) -> list[dict]:
-    """Those of the most faithful profile among them."""
+    """Records of the most faithful profile among them."""
     profiles = {record["profile"] for record in records}
     best = [name for name in recipes.PROFILES if name in profiles][-1:]
     return [record for record in records if record["profile"] in best]
@@ -100,7 +100,7 @@ def table_one() -> pd.DataFrame:
     binarized = {"group": "Binarized activations and weights, in training and test"}
     ours = [
         {**binarized, "method": f"BNN ({recipe})", "where": "both"}
-        | {data: claims()[f"{data}_{recipe.lower()}"].printed for data in DATA_SETS}
+        | {data: claims.load()[f"{data}_{recipe.lower()}"].printed for data in DATA_SETS}
         for recipe in ("Torch7", "Theano")
     ]
     frame = pd.DataFrame(ours + context()["table1"]).fillna("-")
@@ -147,7 +147,7 @@ _error = itemgetter("test_error")
 
 
 def _against(values: list[float], reference: list[float]) -> dict:
-    """What a row of `differences` says of two groups of errors."""
+    """Cells of a row of `differences` for two groups of errors."""
     difference = pd.Series(values).mean() - pd.Series(reference).mean()
     row = {
         "baseline (%)": spread(reference),
@@ -167,16 +167,16 @@ def gap_sentences(
 
     gap: the claims of the two recipes, to and from; groups: `answers` of each factor's claim.
     """
-    own = [group[0] for group in groups]
+    asked = [group[0] for group in groups]
     others = [result for group in groups for result in group[1:]]
     by_profile = _grouped(others, lambda result: sorted(result.profiles)[0])
-    profiles = [own, *by_profile.values()]
+    profiles = [asked, *by_profile.values()]
     return [f"{_gap(title, *gap)} {_explained(results)}" for results in profiles]
 
 
-def _gap(title: str, to: str, origin: str) -> str:
+def _gap(title: str, target: str, origin: str) -> str:
     """The paper's own difference, and what counting that many test images alone leaves open."""
-    last, first = (claims()[name] for name in (to, origin))
+    last, first = (claims.load()[name] for name in (target, origin))
     images = SIZES[recipes.by_name(last.recipes[0]).dataset][1]
     error = sqrt(sum(claim.value * (100 - claim.value) for claim in (last, first)) / images)
     numbers = f"{last.value - first.value:+.2f} ± {error:.2f} points"
@@ -187,7 +187,7 @@ def _gap(title: str, to: str, origin: str) -> str:
 
 
 def _explained(results: Sequence[Result]) -> str:
-    """What each factor does at the profile of these results."""
+    """A sentence on what each factor does at the profile of these results."""
     kinds = {
         verdicts.FOUND: "these move it the same way",
         verdicts.OPPOSITE: "these move it the other way",
@@ -208,7 +208,7 @@ def _explained(results: Sequence[Result]) -> str:
 
 
 def _factor(result: Result) -> str:
-    """What is changed, in the words of its recipe's name, and what that does to the error."""
+    """The changed factor, in the words of its recipe's name, and its effect on the error."""
     label = _changed(result).split("-", 2)[-1].replace("-", " ")
     return f"{label} ({_change(result):+.2f})" if result.reference else label
 
@@ -223,11 +223,14 @@ def _change(result: Result) -> float:
 
 
 def changes(chosen: Sequence[Recipe]) -> pd.DataFrame:
-    """What each recipe has otherwise than the first; of the first, what a profile may change."""
-    first, *_ = owned = [asdict(recipe) for recipe in chosen]
+    """Table of the settings in which each recipe differs from the first.
+
+    The first one's row has what a profile may change.
+    """
+    first, *_ = resolved = [asdict(recipe) for recipe in chosen]
     rows = []
-    for own in owned:
-        differs = [key for key in first if own[key] != first[key] and key != "name"] or SCALE
-        shown = [f"{key.replace('_', ' ')} {own[key]}" for key in differs]
-        rows.append({"recipe": own["name"], "settings": ", ".join(shown)})
+    for fields in resolved:
+        differs = [key for key in first if fields[key] != first[key] and key != "name"] or SCALE
+        shown = [f"{key.replace('_', ' ')} {fields[key]}" for key in differs]
+        rows.append({"recipe": fields["name"], "settings": ", ".join(shown)})
     return pd.DataFrame(rows, columns=["recipe", "settings"])

@@ -10,7 +10,9 @@ from statistics import fmean, variance
 
 from study.claims import CONFIDENCE, INTERVAL, OURS, TWO_GROUPS, Claim
 
-REPRODUCED, PARTLY, NOT = "reproduced", "partly reproduced", "not reproduced"
+REPRODUCED = "reproduced"
+PARTLY = "partly reproduced"
+NOT = "not reproduced"
 FOUND, NOT_FOUND = "found", "not found"  # of a question of our own
 OPPOSITE, UNDECIDED = "opposite", "undecided"  # of a difference, whoever claims it
 TOO_SMALL, TOO_FEW = "too small to tell", "too few runs"

@@ -12,7 +12,6 @@ import trials
 from fuzzing import put, trials_of
 from mutations import pickles
 
-from study import claims
 from study.data import store
 from tools import reproduce
 
@@ -67,25 +66,6 @@ def test_no_hash_is_no_hash_that_fits(tmp_path):
     with patch.multiple(store, SIZES=fuzzed_data.PATCH["store"]["SIZES"]):
         with pytest.raises(ValueError, match="train_images.npy is altered"):
             store.read("svhn-no-extra", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "said"),
-    [
-        ("value = 0.96", "value = nan", "claim 'mnist_theano': value and margin must be finite"),
-        ("value = 0.96", "value = 1e999999999999999999999", r"claims.toml cannot be read"),
-        ("margin = 0.2", "", "no complete claim 'mnist_theano': 'margin'"),
-        ("[context.swar]", "[contents.swar]", r"claims.toml has no table \[context\]"),
-        ("[mnist_theano]", "mnist_theano = [[", "claims.toml cannot be read"),
-    ],
-)
-def test_a_damaged_claims_file_is_named(before, after, said, tmp_path):
-    text = fuzzed_files.CLAIMS
-    assert before in text
-    put(tmp_path, {"claims.toml": text.replace(before, after, 1).encode()})
-    with patch.object(claims, "FILE", tmp_path / "claims.toml"):
-        with pytest.raises(ValueError, match=said):
-            claims.claims.__wrapped__()
 
 
 @pytest.mark.parametrize("value", ["[1", "*a", "!!python/object/apply:os.getcwd []", "2001-13-45"])

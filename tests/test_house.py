@@ -13,9 +13,11 @@ FLOORS = (
     {"study", "study.recipes"},
     {"study.data"},
     {"study.train"},
-    {"study.bench", "study.claims", "study.verdicts", "study.tables"},
+    {"study.bench", "study.claims", "study.verdicts", "study.evidence", "study.rates"},
+    {"study.tables", "study.ablation_tables"},
     {"study.factorial", "study.figures", "study.filters", "study.energy", "study.randomness"},
     {"study.shared_filters", "study.generalization_gap", "study.retrieval", "study.page"},
+    {"study.claim_tables"},
     {"study.report", "study.playground"},
 )
 ALONE = {  # a package -> the only places that import it

@@ -1,4 +1,4 @@
-"""What make calls: set up the environment, execute the notebooks, build the pages."""
+"""Programs that make calls: set up the environment, execute the notebooks, build the pages."""
 
 import os
 from pathlib import Path

@@ -14,8 +14,7 @@ from dataclasses import astuple, dataclass
 from statistics import fmean
 
 from bnnlib.files import print_anywhere
-from study import ROOT, recipes
-from study.claims import claims
+from study import ROOT, claims, recipes
 from study.tables import spread
 from tools import findings, noise, site, summary
 from tools.findings import COPIED, DIFFERS, NOISE, NOT_NOISE, SAME, Pair, Results
@@ -39,7 +38,7 @@ class Line:
 def claim_lines(sides: Pair) -> list[Line]:
     """Every claim that has a value on both sides, for each profile that its runs were made at."""
     lines = []
-    for claim in claims().values():
+    for claim in claims.load().values():
         ours, theirs = (side.measured(claim) for side in sides)
         for profile in filter(theirs.get, ours):
             rows = ours[profile], theirs[profile]
@@ -96,22 +95,23 @@ def show(head: str, lines: Sequence[Line]) -> None:
 
 
 def conditions(sides: Pair) -> str:
-    """In which conditions your runs differ from the committed ones, as a sentence."""
+    """A sentence on the conditions in which your runs differ from the committed ones."""
     changed = findings.changed(*(side.runs for side in sides))
     told = [f"{key} ({a[:SHORT]} there, {b[:SHORT]} here)" for key, (a, b) in changed.items()]
     return f"Your runs differ from them in {', '.join(told)}." if told else ""
 
 
 def missing(sides: Pair) -> str:
-    """How much of what is committed at this profile you have not, as a sentence."""
-    claimed = [sum(bool(side.measured(claim)) for claim in claims().values()) for side in sides]
+    """A sentence on how much of what is committed at this profile you lack."""
+    known = claims.load().values()
+    claimed = [sum(bool(side.measured(claim)) for claim in known) for side in sides]
     made = [{key for key in side.groups() if key[1] == side.profile} for side in sides]
     told = f"{claimed[1] - claimed[0]} claims and {len(made[1] - made[0])} recipes"
     return f"Not run here: {told} of the committed results."
 
 
 def sum_up(lines: Sequence[Line]) -> str:
-    """How many differences are what, and what that means, as one sentence."""
+    """One sentence that counts the differences by finding, and says what that means."""
     counts = Counter(line.finding for line in lines)
     told = ", ".join(f"{counts[word]} {word}" for word in findings.FINDINGS if counts[word])
     return f"Of {len(lines)} results {told}: {_meaning(lines, counts)}."

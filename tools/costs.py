@@ -1,4 +1,4 @@
-"""What a notebook takes: noted in build/timings/, said beforehand of the next time."""
+"""Costs of a notebook: noted in build/timings/, said beforehand of the next time."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the difference of two results is: equal, noise, more than noise, or not to be told.
+"""Findings on the difference of two results: equal, noise, more than noise, or not to be told.
 
 tools/noise.py says when a difference is noise. Beyond that rule: what was made under the same
 conditions, counted or computed must be equal to the last digit; times belong to a machine and are
@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from study.claims import SPEED, TRAINING, TWO_GROUPS, Claim, claims
+from study import claims
+from study.claims import SPEED, TRAINING, TWO_GROUPS, Claim
 from study.train import runs
 from study.verdicts import STAND_IN
 from tools import noise, summary
@@ -20,9 +21,13 @@ from tools.summary import Row
 
 Runs = dict[str, dict]  # recipe/profile/device-seed -> record
 
-SAME, NOISE, NOT_NOISE = "identical", "noise", "not noise"
+SAME = "identical"
+NOISE = "noise"
+NOT_NOISE = "not noise"
 DIFFERS = "differs"  # and should be equal
-UNKNOWN, MACHINE, SETTINGS = "spread unknown", "other machine", "other settings"
+UNKNOWN = "spread unknown"
+MACHINE = "other machine"
+SETTINGS = "other settings"
 COPIED = "not run anew"  # the committed runs or times themselves, shown again
 FINDINGS = (SAME, NOISE, NOT_NOISE, DIFFERS, UNKNOWN, MACHINE, SETTINGS, STAND_IN, COPIED)
 # What must be equal, besides the settings, for two runs of one seed to end in the same numbers.
@@ -73,7 +78,7 @@ Pair = tuple[Results, Results]  # here, there: yours and the committed ones
 
 
 def of_claim(rows: tuple[Row, Row], sides: Pair) -> str:
-    """What the difference of a claim's two values is: one of FINDINGS."""
+    """Finding on the difference of a claim's two values: one of FINDINGS."""
     if any(row.entry["stand_in"] for row in rows):
         return STAND_IN
     return _of_times(rows) if rows[0].claim.category == "speed" else _of_numbers(rows, sides)
@@ -104,7 +109,7 @@ def _of_numbers(rows: tuple[Row, Row], sides: Pair) -> str:
 
 
 def _judged(rows: tuple[Row, Row], otherwise: Spread | None = None) -> str:
-    """By the rule; `otherwise` is the spread where neither side has a second value."""
+    """Finding by the rule; `otherwise` is the spread where neither side has a second value."""
     keys = ("values", "reference") if rows[0].claim.kind in TWO_GROUPS else ("values",)
     pairs = [[row.entry[key] for row in rows] for key in keys]
     parts = [(noise.pooled(pair) or otherwise, *map(len, pair)) for pair in pairs]
@@ -119,7 +124,7 @@ def _word(difference: float, parts: Sequence[tuple[Spread | None, int, int]]) ->
 
 
 def of_runs(groups: tuple[Runs, Runs], sides: Pair) -> str:
-    """What the difference of a recipe's test errors is: seed by seed, or else of their means."""
+    """Finding on the difference of a recipe's test errors: seed by seed, or else of their means."""
     ours, theirs = map(errors, groups)
     if any(run["provenance"]["stand_in"] for group in groups for run in group.values()):
         return STAND_IN
@@ -137,22 +142,25 @@ def errors(group: Runs) -> list[float]:
     return [run["test_error"] for run in group.values()]
 
 
-def relation(here: Runs, there: Runs) -> str:
+def relation(ours: Runs, theirs: Runs) -> str:
     """SETTINGS: other recipes; COPIED: the same records; SAME: seeds and conditions; else ""."""
-    settings = [{r["recipe"]["name"]: r["recipe"] for r in side.values()} for side in (here, there)]
-    if settings[0] != settings[1]:
+    if _settings(ours) != _settings(theirs):
         return SETTINGS
-    if {run["digest"] for run in here.values()} <= {run["digest"] for run in there.values()}:
+    if {run["digest"] for run in ours.values()} <= {run["digest"] for run in theirs.values()}:
         return COPIED
-    return SAME if here.keys() == there.keys() and not changed(here, there) else ""
+    return SAME if ours.keys() == theirs.keys() and not changed(ours, theirs) else ""
 
 
-def changed(here: Runs, there: Runs) -> dict[str, tuple[str, str]]:
-    """In which conditions runs of one name, made anew, differ: condition -> there, here."""
+def _settings(group: Runs) -> dict[str, dict]:
+    return {run["recipe"]["name"]: run["recipe"] for run in group.values()}
+
+
+def changed(ours: Runs, theirs: Runs) -> dict[str, tuple[str, str]]:
+    """Conditions in which runs of one name, made anew, differ: condition -> theirs, ours."""
     anew = [
-        name for name in here if name in there and here[name]["digest"] != there[name]["digest"]
+        name for name in ours if name in theirs and ours[name]["digest"] != theirs[name]["digest"]
     ]
-    pairs = [(_conditions(there[name]), _conditions(here[name])) for name in anew]
+    pairs = [(_conditions(theirs[name]), _conditions(ours[name])) for name in anew]
     return {key: (a[key], b[key]) for a, b in pairs for key in a if a[key] != b[key]}
 
 
@@ -183,17 +191,18 @@ def own_rows(folder: Path, committed: Path) -> list[Row]:
 
     What shows committed runs, or committed times, again is none.
     """
-    here, there = Results(folder, ""), Results(committed, "")
-    digests = {run["digest"] for run in there.runs.values()}
+    results = Results(folder, "")
+    committed_runs = Results(committed, "").runs
+    digests = {run["digest"] for run in committed_runs.values()}
     mine, theirs = summary.load(folder), summary.load(committed)
     rows = []
-    for claim in claims().values():
+    for claim in claims.load().values():
         times = [row.entry["values"] for row in summary.measured(claim, theirs)]
-        own = [
+        new = [
             row
             for row in summary.measured(claim, mine)
-            if not digests & {run["digest"] for run in here.behind(row).values()}
+            if not digests & {run["digest"] for run in results.behind(row).values()}
             and not (claim.category == SPEED and row.entry["values"] in times)
         ]
-        rows.append(own[0] if own else Row(claim))
+        rows.append(new[0] if new else Row(claim))
     return rows

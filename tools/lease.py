@@ -22,9 +22,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study import ROOT, data
-from study.train import runs
+from study.train import provenance, runs
 from tools import lease_data
 
 PARTS = (ROOT / "build" / "lease-1", ROOT / "build" / "lease-2")
@@ -33,7 +33,10 @@ LARGEST_PART = 58_000_000  # bytes: the tracked files travel, too
 LARGEST_FILE = 16 * 2**20  # bytes of one file that comes back
 LAST_START, LIMIT = 560.0, 590.0  # seconds after a call's start
 PACED = ("mnist-theano", "mnist-torch7", "cifar10-theano", "cifar10-torch7")
-GPU_TESTS = [f"tests/test_{name}.py" for name in ("gpu", "gpu_b1", "gpu_b1_convolution", "update")]
+GPU_TESTS = [
+    f"tests/bnnlib/kernels/test_{name}.py"
+    for name in ("gpu", "gpu_b1", "gpu_b1_convolution", "update")
+]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def plan(state: Path, profile: str = "paper") -> list[Step]:
     sizes |= {"convnet": (100, 1)}
     if small:
         sizes = {"squares": (64,), "rows": (1,)}
-    steps += [_bench(state, kind, size, small) for kind, of in sizes.items() for size in of]
+    steps += [_bench(state, kind, size, small) for kind, each in sizes.items() for size in each]
     steps += [Step(f"pace {name}", 1, ask("pace", name), 60) for name in PACED[: 1 if small else 4]]
     trained = (("mnist-theano", 1), ("cifar10-theano", 2), ("mnist-torch7", 3))
     for name, call in trained[: 1 if small else 3]:
@@ -187,7 +190,7 @@ def pack(parts: tuple[Path, Path] = PARTS) -> None:
 
     Raises ValueError for uncommitted sources, altered data, or a part that is too large.
     """
-    head, dirty = runs.commit()
+    head, dirty = provenance.commit()
     if dirty:
         raise ValueError("commit first: a record made from uncommitted sources can't be committed")
     for part in parts:
@@ -216,7 +219,7 @@ def unpack(parts: tuple[Path, Path], state: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 

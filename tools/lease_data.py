@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study.data import store
 
 ACROSS = 100  # images in a row of a mosaic
@@ -33,7 +33,7 @@ def mosaic(images: np.ndarray) -> bytes:
 
 
 def images_of(content: bytes, count: int, side: int = 32) -> np.ndarray:
-    """What `mosaic` made -> images (count, 3, side, side) uint8."""
+    """Images (count, 3, side, side) uint8 of what `mosaic` made."""
     pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     rows = len(pixels) // side
     cells = pixels.reshape(rows, side, ACROSS, side, 3).swapaxes(1, 2)
@@ -48,7 +48,7 @@ def pack_arrays(arrays: Sequence[np.ndarray]) -> bytes:
 
 
 def arrays_of(content: bytes) -> list[np.ndarray]:
-    """What `pack_arrays` made."""
+    """Arrays of what `pack_arrays` made."""
     with np.load(io.BytesIO(lzma.decompress(content)), allow_pickle=False) as file:
         return [file[name] for name in file.files]
 
@@ -88,13 +88,13 @@ def unpacked(name: str, folders: Sequence[Path]) -> list[np.ndarray] | None:
         return None
     labels = arrays_of(files[f"{name}-labels.npz.xz"].read_bytes())
     images = []
-    for part, own in zip(("train", "test"), labels, strict=True):
-        wanted = range(-(-len(own) // IN_A_MOSAIC))
+    for part, some in zip(("train", "test"), labels, strict=True):
+        wanted = range(-(-len(some) // IN_A_MOSAIC))
         names = [f"{name}-{part}-{at}.webp" for at in wanted]
         if not all(each in files for each in names):
             return None
         blocks = [
-            images_of(files[each].read_bytes(), min(IN_A_MOSAIC, len(own) - at * IN_A_MOSAIC))
+            images_of(files[each].read_bytes(), min(IN_A_MOSAIC, len(some) - at * IN_A_MOSAIC))
             for at, each in enumerate(names)
         ]
         images.append(np.concatenate(blocks))
@@ -113,5 +113,5 @@ def install(name: str, folders: Sequence[Path], data: Path) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""What a lent GPU is asked, one question a process.
+"""Questions to a lent GPU, one a process.
 
     python -m tools.lease_steps WHAT OUT [RECIPE]
 
@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from bnnlib import numerics, optim
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from study import recipes
 from study.bench.timing import seconds_of
 from study.data.training_data import training_data
-from study.train import captured, loop
+from study.train import captured, eager, loop
 from study.train.runner import default_device
 
 LARGE = 8192  # a square product's side
@@ -52,7 +52,7 @@ def _rate(call, size: int, device: str) -> float:
 
 
 def checks(device: str) -> dict:
-    """What speaks against the binary tensor cores there; empty where nothing does."""
+    """Reasons against the binary tensor cores there; empty where there are none."""
     from bnnlib.kernels import gpu_b1
 
     return {"binary tensor cores": gpu_b1.why_not(device)}
@@ -70,9 +70,9 @@ def pace(
     state.network.train()
     rows = slice(0, recipe.batch_size)
     batch = split.images[rows], split.labels[rows]
-    eager = lambda: loop.step(state.network, state.optimizer, *batch)  # noqa: E731
-    seconds_of(eager, 3, device)
-    told = {"eager_ms": 1000 * seconds_of(eager, min(steps, 20), device)}
+    one_step = lambda: eager.step(state.network, state.optimizer, *batch)  # noqa: E731
+    seconds_of(one_step, 3, device)
+    told = {"eager_ms": 1000 * seconds_of(one_step, min(steps, 20), device)}
     step, told["steps"] = captured.prepared(state, recipe, split, graph)
     if step:
         loop._begin_epoch(state, len(split.images))
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         size = LARGE if options.profile == "paper" else 64
         found = facts(device, size) if options.what == "facts" else checks(device)
-    with whole(options.out) as file:
+    with atomic_write(options.out) as file:
         file.write(json.dumps(found, indent=1).encode())
     print(json.dumps(found))
     return 0

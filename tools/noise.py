@@ -60,5 +60,5 @@ def limit(parts: Sequence[tuple[Spread | None, int, int]]) -> float | None:
     total = sum(square for square, _ in squares)
     if not total:
         return 0.0
-    freedom = total**2 / sum(square**2 / own for square, own in squares)
+    freedom = total**2 / sum(square**2 / freedom for square, freedom in squares)
     return float(t.ppf(1 - CHANCE / 2, freedom)) * sqrt(total)

@@ -1,4 +1,4 @@
-"""What `make test-long` does: the trials of tests/long, and docs/reliability.md of their outcomes.
+"""Run the trials of tests/long, and write docs/reliability.md of their outcomes: `make test-long`.
 
 The document is written anew after each trial, so that an interrupted call leaves what had ended.
 What a call did not come to, or was not asked for, keeps the row of an earlier call, if that was on
@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from study import ROOT
-from study.train import runs
+from study.train import provenance
 from tools.files import replace_all
 from tools.pages import minutes
 
@@ -61,7 +61,7 @@ def blank(test: str, commit: str = "–") -> Row:
 
 
 def earlier_rows(document: Path) -> dict[str, Row]:
-    """By their tests, the rows that earlier calls on this machine left there."""
+    """Test -> the row that an earlier call on this machine left there."""
     if not document.exists() or machine() not in (text := document.read_text()):
         return {}
     lines = (line[2:-2].split(" | ") for line in text.splitlines() if line.endswith("` |"))
@@ -96,7 +96,8 @@ class Recorder:
         if report.when == "call":
             said = [value for name, value in report.user_properties if name == "row"]
             if len(said) == 1:
-                row.what, row.tried, row.happened = said[0][0], f"{said[0][1]:,}", said[0][2]
+                row.what, tried, row.happened = said[0]
+                row.tried = f"{tried:,}"
             elif report.passed:
                 row.happened = f"{FAILED}: {len(said)} rows were reported, not 1"
             row.took = minutes(report.duration)
@@ -124,7 +125,7 @@ class Recorder:
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """What a failed test says first, or why its module could not be imported: one line."""
+    """First line that a failed test says, or why its module could not be imported."""
     crash = getattr(report.longrepr, "reprcrash", None)
     lines = (crash.message if crash else str(report.longrepr)).strip().split("\n")
     return lines[0 if crash else -1].replace(str(ROOT), ".")
@@ -139,7 +140,7 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{runs.device_name('cpu')}, {os.cpu_count()} cores, {memory:.0f} GiB, {gpu}, "
+        f"{provenance.device_name('cpu')}, {os.cpu_count()} cores, {memory:.0f} GiB, {gpu}, "
         f"{platform.system()}, Python {platform.python_version()}, torch {version('torch')}"
     )
 

@@ -1,17 +1,13 @@
-"""What `make reproduce`, `make render` and `make results` do: notebooks, then pages, then a table.
+"""Make notebooks, then pages, then a table: `make reproduce`, `make render` and `make results`.
 
-Everything is made in build/ and put in place when it is whole; stamps in build/ let a repeated call
-go on where the last one ended.
+`making` knows one call's notebooks; here are its steps, and what is said of them.
 """
 
 import argparse
-import hashlib
-import json
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nbformat
 import torch
@@ -20,151 +16,15 @@ from bnnlib.files import print_anywhere
 from study import ROOT, bench, data
 from study.recipes.recipe import Recipe
 from study.train import runner, runs, side_by_side
-from tools import cards, costs, needed, run_notebooks, scale, site, summary
-from tools.collect import collect, superseded
-from tools.files import only_one, replace_all, require_writable
+from tools import cards, run_notebooks, scale, site, summary
+from tools.collect import superseded
+from tools.files import only_one, replace_all
 from tools.findings import own_rows
+from tools.making import KERNELS, README, Making
 from tools.pages import minutes, title
-from tools.run_notebooks import BUILD, NOTEBOOKS, Outcome
+from tools.run_notebooks import BUILD, Outcome
 
-README = ROOT / "README.md"
-BENCHMARKS = ROOT / "results" / "bench"
-KERNELS = "09_kernels"  # the notebook that shows what was timed
 DATASETS = ("mnist", "cifar10")  # what the notebooks read, by the names of study.data
-
-
-class Making:
-    """One call: which notebooks, how, and where to."""
-
-    def __init__(self, options: argparse.Namespace):
-        self.retrain = options.target != "render"
-        self.profile = options.profile
-        self.cluster = options.cluster
-        self.changed = options.parameters.keys()
-        self.forced = bool(options.only) or not self.retrain  # without regard to stamps
-        self.committed = options.target == "results"
-        self.bench = options.bench
-        self.real_data: list[str] = []  # the sets that were found, set by main
-        self.results = site.COMMITTED if self.committed else site.COMMITTED / "local"
-        self.staged = BUILD / "staged" / self.results.name
-        target = f"nb-{options.only}" if options.only else options.target
-        self.command = f"make {target} PROFILE={self.profile}"
-        self.values = {
-            path: run_notebooks.parameters(path, self.profile, self.retrain, options.parameters)
-            for path in run_notebooks.find(options.only)
-        }
-        run_notebooks.check_profile_file(self.profile)
-
-    def refuse_early(self) -> None:
-        """Raise what would otherwise come up after hours of training."""
-        require_writable(BUILD)
-        require_writable(self.results)
-        if not self.committed:
-            return
-        if self.profile == "smoke":
-            raise ValueError("the smoke profile is for tests: nothing of it is committed")
-        if runs.commit()[0] == "unknown":
-            raise ValueError(f"make results names the sources' commit: {runs.why_no_commit()}")
-        if runs.commit()[1]:
-            raise ValueError("make results needs a clean tree: commit the sources first")
-        summary.replace_block(README.read_text("utf-8"), "")
-
-    def pairs(self) -> list[tuple[Recipe, int]]:
-        """The recipes at this profile, each with a seed, that outdated notebooks ask for."""
-        values = {
-            path.stem: run_notebooks.defaults_of(path) | given
-            for path, given in self.values.items()
-            if not self.is_up_to_date(path)
-        }
-        return needed.needed(self.profile, values, self.changed)
-
-    def stamp(self, notebook: Path) -> Path:
-        """The file with the `key` that a notebook was last executed with."""
-        return BUILD / "stamps" / self.results.name / self.profile / notebook.stem
-
-    def is_up_to_date(self, notebook: Path) -> bool:
-        """Whether its page is there and rests on what is there now."""
-        stamp, executed = self.stamp(notebook), self.results / self.profile / notebook.name
-        there = not self.forced and executed.exists() and stamp.exists()
-        return there and stamp.read_text() == self.key(notebook)
-
-    def make(self, notebook: Path) -> Outcome | None:
-        """Execute one notebook and put what it left in place; None if that is up to date."""
-        if self.is_up_to_date(notebook):
-            return None
-        stamp, key = self.stamp(notebook), self.key(notebook)
-        stamp.unlink(missing_ok=True)
-        self.clear(notebook.stem)
-        outcome = run_notebooks.execute(
-            notebook,
-            self.values[notebook],
-            self.staged / self.profile / notebook.name,
-            self.command,
-            self.staged.relative_to(ROOT).as_posix(),
-            costs.expected(self.profile, notebook.stem) if self.retrain else 0,
-        )
-        if outcome.error:
-            self.clear(notebook.stem)
-            return outcome
-        self.put_in_place(notebook.stem)
-        if self.retrain:
-            replace_all({stamp: key.encode()})
-            costs.note(self.profile, outcome)
-        return outcome
-
-    def verdicts(self, notebook: Path) -> str:
-        """How the claims on its page fare, if it has any."""
-        metrics = self.results / self.profile / "metrics" / f"{notebook.stem}.json"
-        return summary.of_page(json.loads(metrics.read_bytes())) if metrics.exists() else ""
-
-    def key(self, notebook: Path) -> str:
-        """Hash of all that a notebook's outcome rests on, earlier notebooks' numbers too.
-
-        Of committed records `make results` leaves out its own profile's: it makes them.
-        """
-        code = sorted(p for f in ("bnnlib", "study") for p in (ROOT / f).rglob("*.py"))
-        files = [notebook, *code, NOTEBOOKS / "claims.toml"]
-        metrics = sorted((self.staged / self.profile / "metrics").glob("*.json"))
-        files += [path for path in metrics if path.stem < notebook.stem]
-        records = sorted(runs.COMMITTED.glob("*/*/*.json"))
-        files += [p for p in records if not (self.committed and p.parent.name == self.profile)]
-        files += sorted(BENCHMARKS.glob("*.json"))
-        told = [self.values[notebook], self.real_data, self.bench]
-        digest = hashlib.sha256(json.dumps(told).encode())
-        for path in files:
-            digest.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
-        return digest.hexdigest()
-
-    def left_by(self, name: str, folder: Path) -> list[Path]:
-        """The files of a notebook in the staged or the final results."""
-        return [
-            *folder.glob(f"{self.profile}/{name}.ipynb"),
-            *folder.glob(f"{self.profile}/metrics/{name}.json"),
-            *folder.glob(f"{self.profile}/figures/{name}-*"),
-        ]
-
-    def clear(self, name: str) -> None:
-        """Forget what an earlier or failed execution left in the staged results."""
-        for path in self.left_by(name, self.staged):
-            path.unlink()
-
-    def put_in_place(self, name: str) -> None:
-        """Move a notebook's files and the records behind them into the results, all or none."""
-        files = self.left_by(name, self.staged)
-        contents = {
-            self.results / path.relative_to(self.staged): path.read_bytes() for path in files
-        }
-        if name == KERNELS:
-            for path in self.staged.glob("bench/*.json"):
-                contents[self.results / "bench" / path.name] = path.read_bytes()
-        for path in files:
-            if path.parent.name == "metrics":
-                metrics = json.loads(path.read_bytes())
-                contents |= collect(metrics, self.results, self.committed)
-        outdated = set(self.left_by(name, self.results)) - contents.keys()
-        replace_all(contents)
-        for path in outdated:
-            path.unlink()
 
 
 def fetch_data(needed: bool) -> list[str]:
@@ -323,20 +183,24 @@ def interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
+def make(making: Making) -> int:
+    """All steps of one call; -> exit status."""
+    making.refuse_early()
+    with only_one(BUILD / ".lock"):
+        if making.profile != "smoke":
+            making.real_data = fetch_data(needed=making.committed)
+        print(f"{making.command}, into {making.results.relative_to(ROOT)}/", flush=True)
+        if making.retrain:
+            train_first(making)
+            time_kernels(making)
+        failures = make_all(making)
+        sum_up(making)
+    return report_failures(making, failures)
+
+
 def main(arguments: list[str] | None = None) -> int:
     try:
-        making = Making(options(arguments))
-        making.refuse_early()
-        with only_one(BUILD / ".lock"):
-            if making.profile != "smoke":
-                making.real_data = fetch_data(needed=making.committed)
-            print(f"{making.command}, into {making.results.relative_to(ROOT)}/", flush=True)
-            if making.retrain:
-                train_first(making)
-                time_kernels(making)
-            failures = make_all(making)
-            sum_up(making)
-        return report_failures(making, failures)
+        return make(Making(options(arguments)))
     except (ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
     except OSError as error:

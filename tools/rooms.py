@@ -18,6 +18,7 @@ FOLDERS = {  # in the order in which one reads them -> what a module there may i
     "bnnlib": "`bnnlib`; `xnor` knows `kernels` alone; torch.distributed in `parallel` alone",
     "bnnlib/kernels": "`bnnlib.kernels`; Triton here alone",
     "bnnlib/kernels/cpu": "`bnnlib.kernels`; Numba here, and in two yardsticks of the study, alone",
+    "bnnlib/export": "`bnnlib`",
     "study": "`bnnlib` and the folders below",
     "study/recipes": "`bnnlib`",
     "study/data": "`bnnlib`, `study.recipes`",

@@ -4,8 +4,6 @@ import ast
 import json
 import logging
 import os
-import re
-import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -18,28 +16,22 @@ import psutil
 import yaml
 from ipykernel.kernelspec import get_kernel_dict
 from IPython.core.profiledir import ProfileDir
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from study import ROOT
 from tools.files import replace_all
+from tools.scrub import scrub
 from tools.status import Status
 
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
-WIDGET = "application/vnd.jupyter.widget-view+json"
 # Seconds that a kernel may take to start, and to hand over what a cell printed: papermill's own 60
 # and 4 are short where other work takes all cores.
 PATIENCE = 300
-# YAML's tokens that begin and end what holds something else, and how deep they may go in parameters
-OPENING = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken)
-OPENING += (yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken)
-CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
-DEEPEST = 20
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an execution went. `error` is one line, empty for a success."""
+    """Outcome of an execution. `error` is one line, empty for a success."""
 
     notebook: str  # "04_mnist"
     seconds: float
@@ -58,7 +50,7 @@ def find(only: str = "", folder: Path = NOTEBOOKS) -> list[Path]:
 
 
 def parameters(notebook: Path, profile: str, retrain: bool, extra: dict | None = None) -> dict:
-    """What to inject: the profile's file, then `retrain`, then `extra` (from the command line).
+    """Parameters to inject: the profile's file, then `retrain`, then `extra` (the command line's).
 
     Raises ValueError for an unknown profile, a file that is none, a name that the notebook has
     not, or a value that is of another kind than the default.
@@ -102,19 +94,10 @@ def _tables(file: Path) -> dict[str, dict]:
 
 
 def read_yaml(text: str | bytes, name: str):
-    """Plain YAML -> what it says. Raises ValueError, in one sentence, for anything else.
-
-    Aliases are anything else: a few lines of them, merged, can stand for more than a memory holds.
-    So is deep nesting, which takes the parser a time that grows with its square.
-    """
+    """The value of plain YAML. Raises ValueError, in one sentence, for anything else."""
     try:
-        depth = 0
-        for part in yaml.scan(text):
-            depth += isinstance(part, OPENING) - isinstance(part, CLOSING)
-            if depth > DEEPEST or isinstance(part, yaml.AliasToken):
-                raise ValueError("it has an alias, or is nested too deeply")
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{name} is no plain YAML: {reason}") from error
 
@@ -162,7 +145,7 @@ def execute(
     if error and running.exists():
         running.replace(failed)
     elif not error:
-        executed = scrub(nbformat.read(running, as_version=4), outcome)
+        executed = scrub(nbformat.read(running, as_version=4), outcome.seconds, outcome.peak_memory)
         replace_all({output: (nbformat.writes(executed) + "\n").encode()})
         failed.unlink(missing_ok=True)
     return outcome
@@ -203,7 +186,7 @@ def _run(notebook: Path, values: dict, output: Path, status: Status) -> str:
 
 @contextmanager
 def _environment(command: str, results: str):
-    """What the kernel inherits: this bnnlib, this Python, none of the user's start-up files."""
+    """Set what the kernel inherits: this bnnlib, this Python, none of the user's start-up files."""
     jupyter, ipython = BUILD / "kernel" / "share" / "jupyter", BUILD / "ipython"
     # It names sys.executable. ipykernel's own `install` leaves a folder in /tmp each time.
     kernel = json.dumps(get_kernel_dict()).encode()
@@ -248,27 +231,3 @@ def peak_memory():
     finally:
         done.set()
         watcher.join()
-
-
-def scrub(notebook: nbformat.NotebookNode, outcome: Outcome) -> nbformat.NotebookNode:
-    """Take out what belongs to one machine or one moment; leave how long it took and its memory."""
-    CoalesceStreamsPreprocessor(enabled=True)(notebook, {})  # a log is one output, not one a line
-    metadata = {k: v for k, v in notebook.metadata.items() if k in ("kernelspec", "language_info")}
-    cost = {"seconds": round(outcome.seconds, 1), "peak_memory_gb": round(outcome.peak_memory, 2)}
-    notebook.metadata = nbformat.from_dict(metadata | {"execution": cost})
-    for cell in notebook.cells:
-        kept = {k: v for k, v in cell.metadata.items() if k in ("alt", "tags")}
-        cell.metadata = nbformat.from_dict(kept)
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop(WIDGET, None)  # its id is random, and its kernel is gone
-    text = nbformat.writes(notebook)
-    for path, name in _machine_paths().items():
-        text = text.replace(json.dumps(path, ensure_ascii=False)[1:-1], name)
-    text = re.sub(r"/[^\s\"'\\]*/ipykernel_\d+/\d+\.py", "cell", text)  # IPython's name for a cell
-    return nbformat.reads(text, as_version=4)
-
-
-def _machine_paths() -> dict[str, str]:
-    """Path of this machine -> what to say instead, the longest first."""
-    paths = {str(Path.home()): "~", sys.base_prefix: "python", sys.prefix: "python", str(ROOT): "."}
-    return {path: paths[path] for path in sorted(paths, key=len, reverse=True) if len(path) > 1}

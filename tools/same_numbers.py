@@ -32,6 +32,14 @@ try:
 except ModuleNotFoundError:  # commits in which the library and the study were one package
     from bnnlib import fit as loop, recipes, runs
     from bnnlib.inputs import training_data
+try:
+    from study.train.provenance import source_hash
+except ModuleNotFoundError:  # commits in which the records' module told it
+    source_hash = runs.source_hash
+try:
+    from study.train.eager import step
+except ModuleNotFoundError:  # commits in which the loop's module had the step
+    step = loop.step
 
 STEPS = 3
 RATE = 2**-10  # whatever a profile's schedule was: that is part of a recipe, not of the sources
@@ -57,11 +65,11 @@ def of(name):
     for batch in torch.arange(STEPS * large.batch_size).split(large.batch_size):
         batch %= len(training.train.images)
         split = training.train.images[batch], training.train.labels[batch]
-        loop.step(state.network, state.optimizer, *split)
+        step(state.network, state.optimizer, *split)
     entered(digest, state.network)
     return digest.hexdigest()
 
-print("sources", runs.source_hash())
+print("sources", source_hash())
 known = {recipe.name for recipe in recipes.RECIPES}
 for name in sys.argv[1:]:
     if name in known:  # an older commit doesn't have the recipes that came later

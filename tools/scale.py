@@ -1,4 +1,4 @@
-"""What the whole paper would take at ten seeds: `python -m tools.scale` writes it in docs/scale.md.
+"""Cost of the whole paper at ten seeds: `python -m tools.scale` writes it in docs/scale.md.
 
 Estimated from the seconds of committed runs, all on CPU. A run's time is taken to grow with its
 multiply-adds, at the rate of the largest network that was trained by the same kind of steps.
@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from statistics import median
 
-from bnnlib.files import whole
-from study import ROOT, data, energy, recipes
+from bnnlib.files import atomic_write
+from study import ROOT, data, recipes
 from study.data import store
 from study.recipes import ablations, paper
 from study.recipes.recipe import Recipe
+from study.recipes.shapes import connections
 from study.train import runs
 
 PAGE = ROOT / "docs" / "scale.md"
@@ -39,7 +40,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Rate:
-    """What a recipe's runs took at a profile: the median of core-seconds per multiply-add."""
+    """Rate of a recipe's runs at a profile: the median of core-seconds per multiply-add."""
 
     recipe: str
     profile: str
@@ -48,21 +49,16 @@ class Rate:
     device: str
 
 
-def operations(recipe: Recipe) -> int:
-    """Multiply-adds of an image's forward pass."""
-    return sum(layer.connections for layer in energy.layers_of(recipe))
-
-
 def work(recipe: Recipe) -> float:
     """Multiply-adds of a run: training and validation of all epochs."""
     held = data.VALIDATION[recipe.dataset]
     trained = recipe.train_images or store.SIZES[recipe.dataset][0] - held
-    return operations(recipe) * recipe.epochs * (PASSES * trained + held)
+    return connections(recipe) * recipe.epochs * (PASSES * trained + held)
 
 
 @cache
 def rates(name: str) -> list[Rate]:
-    """Of a recipe's committed runs on CPU, a rate for each profile, the largest network last."""
+    """Rates of a recipe's committed runs on CPU, one a profile, the largest network last."""
     found = []
     for profile in recipes.PROFILES:
         records = [r for r in runs.committed(recipes.by_name(name), profile) if _counts(r)]
@@ -70,7 +66,7 @@ def rates(name: str) -> list[Rate]:
             made = _sized(records[0])
             seconds = median(_core_seconds(record) / work(_sized(record)) for record in records)
             device = records[0]["provenance"]["device_name"]
-            found.append(Rate(name, profile, operations(made), seconds, device))
+            found.append(Rate(name, profile, connections(made), seconds, device))
     return sorted(found, key=lambda rate: rate.largest)
 
 
@@ -91,7 +87,7 @@ def _core_seconds(record: dict) -> float:
 
 
 def rate_of(recipe: Recipe) -> Rate | None:
-    """Of the largest network among the recipes of its kind; None if none of them was run."""
+    """Rate of the largest network among the recipes of its kind; None if none of them was run."""
     alike = [other for other in recipes.RECIPES if _kind(other) == _kind(recipe)]
     found = [rate for other in alike for rate in rates(other.name)]
     return max(found, key=lambda rate: rate.largest, default=None)
@@ -110,7 +106,9 @@ def table() -> str:
     """The estimate as Markdown: a row a group, their sum, and how far to trust it."""
     lines = ["| what | recipes | estimated from | core-hours a run | core-hours, 10 seeds | GPU |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
-    total, missing, devices = 0.0, [], set()
+    total = 0.0
+    missing = []
+    devices = set()
     for name, group in GROUPS.items():
         known = {recipe: rate for recipe in group if (rate := rate_of(recipe))}
         missing += [recipe.name for recipe in group if recipe not in known]
@@ -154,7 +152,8 @@ def _many(taken: list[float]) -> str:
 
 def _trust(devices: set[str]) -> str:
     """How rates differ where a recipe was run at several sizes, as a sentence."""
-    ratios = [own[0].seconds / own[-1].seconds for own in map(_sizes, recipes.RECIPES) if own]
+    several = filter(None, map(_sizes, recipes.RECIPES))
+    ratios = [found[0].seconds / found[-1].seconds for found in several]
     spread = f"{min(ratios):.1f} to {max(ratios):.1f}" if ratios else "unknown"
     return (
         f"Core-hours are seconds times threads, on {', '.join(sorted(devices))}; no run was made "
@@ -166,8 +165,8 @@ def _trust(devices: set[str]) -> str:
 
 def _sizes(recipe: Recipe) -> list[Rate]:
     """A recipe's rates, if they are of more than one size."""
-    own = rates(recipe.name)
-    return own if own and own[0].largest < own[-1].largest else []
+    found = rates(recipe.name)
+    return found if found and found[0].largest < found[-1].largest else []
 
 
 def updated(page: str) -> str:
@@ -179,7 +178,7 @@ def updated(page: str) -> str:
 
 
 def main() -> int:
-    with whole(PAGE) as file:
+    with atomic_write(PAGE) as file:
         file.write(updated(PAGE.read_text("utf-8")).encode())
     return 0
 

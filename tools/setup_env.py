@@ -64,7 +64,7 @@ def prepare(folder, python):
 
 
 def wanted(requirements, pip_args):
-    """What a stamp must say: the pins, this checkout (installed editable), pip's arguments."""
+    """Content of a right stamp: the pins, this checkout (installed editable), pip's arguments."""
     digest = hashlib.sha256()
     for path in (requirements, os.path.join(ROOT, "pyproject.toml")):
         with open(path, "rb") as file:

@@ -1,6 +1,5 @@
 """One live line while a notebook is executed; nothing where there is no terminal."""
 
-import re
 import sys
 import threading
 from typing import TextIO
@@ -8,22 +7,24 @@ from typing import TextIO
 from nbformat import NotebookNode
 from tqdm import tqdm
 
+from study.train.progress import shortened
+
 WITH_TIME_LEFT = "{desc}{bar:10} {elapsed}<{remaining}{postfix}"
 WITHOUT = "{desc}{elapsed}{postfix}"
-EVERY = 0.5  # seconds
-# What study/train/loop.py prints after an epoch; its time left fits in without loss and error.
-EPOCH = re.compile(r"^(.+ epoch \d+/\d+): .+, (\d+ s left)$")
+REDRAWN_AFTER = 0.5  # seconds
 
 
 class Status:
-    """How far a notebook is: time spent < time left, then what its kernel printed last.
+    """The line that shows how far a notebook is: time spent < time left, then its last output.
 
-    Also the file that the kernel's standard output goes to: all of it is kept in `log`.
+    Also the file that the kernel's standard output goes to, all of which is kept in `log`.
     `expected`: the seconds that the notebook took before, 0 if that is not known.
     """
 
     def __init__(self, name: str, log: TextIO, expected: float = 0):
-        self.log, self.expected, self.cells = log, expected, 0
+        self.log = log
+        self.expected = expected
+        self.cells = 0
         self.ended = threading.Event()
         self.bar = tqdm(
             desc=f"  {name} ",
@@ -48,7 +49,7 @@ class Status:
 
     def _tick(self) -> None:
         """Let the clock run where the kernel says nothing for long."""
-        while not (self.bar.disable or self.ended.wait(EVERY)):
+        while not (self.bar.disable or self.ended.wait(REDRAWN_AFTER)):
             self._draw()
 
     def _draw(self) -> None:
@@ -68,7 +69,7 @@ class Status:
         """Called by papermill with what the kernel prints."""
         self.log.write(text)
         if said := text.strip():
-            self.bar.set_postfix_str(EPOCH.sub(r"\1, \2", said.splitlines()[-1]), refresh=False)
+            self.bar.set_postfix_str(shortened(said), refresh=False)
             self._draw()
 
     def flush(self) -> None:

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from study.claims import CATEGORIES, OURS, TWO_GROUPS, Claim, claims, difference_unit, with_unit
+from study import claims
+from study.claims import CATEGORIES, OURS, TWO_GROUPS, Claim, difference_unit, with_unit
 from study.verdicts import NOT_RUN, VERDICTS, interval_text
 
 FAITHFUL = ("paper", "evening", "quick")  # the first that has a value is shown; smoke never is
@@ -78,7 +79,7 @@ def load(results: Path) -> list[dict]:
 
 def rows(metrics: list[dict]) -> list[Row]:
     """One row per claim, in the order of claims.toml."""
-    return [_best(claim, metrics) for claim in claims().values()]
+    return [_best(claim, metrics) for claim in claims.load().values()]
 
 
 def _best(claim: Claim, metrics: list[dict]) -> Row:
@@ -133,7 +134,7 @@ def tally(table: list[Row]) -> list[str]:
 def of_page(metrics: dict) -> str:
     """The same of one page: a claim counts once, at the page's own profile, which comes first."""
     own = {entry["id"]: entry for entry in reversed(metrics["claims"])}
-    table = [Row(claims()[name], entry=entry) for name, entry in own.items()]
+    table = [Row(claims.load()[name], entry=entry) for name, entry in own.items()]
     counts = {name: count(row.verdict for row in rows) for name, rows in by_category(table).items()}
     return "; ".join(f"{category}: {counted}" for category, counted in counts.items())
 

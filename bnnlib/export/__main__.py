@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bnnlib.cards import card
 from bnnlib.export import c, js, network
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 
 SUFFIXES = {"c": ".c", "js": ".js", "onnx": ".onnx"}
 
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         made = content(options.form, network.read(options.model))
         described = card(options.model, options.form).encode()
         for path, written in {target: made, target.with_suffix(".md"): described}.items():
-            with whole(path) as file:
+            with atomic_write(path) as file:
                 file.write(written)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

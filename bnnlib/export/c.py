@@ -38,7 +38,7 @@ def source(network: SignNetwork) -> str:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a hidden layer stands: its number, what comes before, the side of its own sums."""
+    """A hidden layer's place: its number, the layer before it, the side of its own sums."""
 
     number: int
     layer: HiddenLayer
@@ -51,15 +51,18 @@ class _Place:
 
     @property
     def places(self) -> int:
-        """How many places its bits have, pooled."""
+        """The number of places that its bits have, pooled."""
         return self.side**2 // (1 if self.layer.by_and is None else 4)
 
 
 def _places(network: SignNetwork) -> list[_Place]:
-    found, before, side = [], None, network.shape[-1]
+    found = []
+    before = None
+    side = network.shape[-1]
     for number, layer in enumerate(network.hidden, 1):
         found.append(_Place(number, layer, before, side if layer.convolves else 1))
-        before, side = layer, side if layer.by_and is None else side // 2
+        before = layer
+        side = side if layer.by_and is None else side // 2
     return found
 
 
@@ -82,7 +85,8 @@ def _sizes(network: SignNetwork) -> Iterator[str]:
 def _tables(network: SignNetwork) -> Iterator[str]:
     """Define the rows of weights, the thresholds and the scores by how many places differ."""
     for place in _places(network):
-        number, layer = place.number, place.layer
+        number = place.number
+        layer = place.layer
         yield _array("bnn_word", f"rows_{number}[]", _words(_rows(place)))
         yield _array("int32_t", f"thresholds_{number}[]", _integers(layer.thresholds))
         if layer.by_and is not None:
@@ -93,10 +97,13 @@ def _tables(network: SignNetwork) -> Iterator[str]:
 
 
 def _rows(place: _Place) -> np.ndarray:
-    """Signs in the order of what they meet, (rows, K): the first layer's as they are, a further
-    convolution's by tap, then channel, a dense layer's behind a convolution by place, then
-    channel."""
-    signs, before = place.layer.signs, place.before
+    """Signs in the order of the inputs that they meet, (rows, K).
+
+    The first layer's stay as they are; a further convolution's go by tap, then channel, those of a
+    dense layer behind a convolution by place, then channel.
+    """
+    signs = place.layer.signs
+    before = place.before
     if before is None:
         return signs.reshape(len(signs), -1)
     if place.layer.convolves:
@@ -116,7 +123,10 @@ def _scratch(network: SignNetwork) -> str:
 
 def _call(place: _Place) -> str:
     """Call what computes a hidden layer's bits."""
-    n, layer, units, side = place.number, place.layer, place.units, place.side
+    n = place.number
+    layer = place.layer
+    units = place.units
+    side = place.side
     target = f"bits + BNN_AT_{n}" if layer.by_and is None else "full"
     given = f"bits + BNN_AT_{n - 1}, rows_{n}, thresholds_{n}"
     if place.before is None:
@@ -125,7 +135,8 @@ def _call(place: _Place) -> str:
     elif layer.convolves:
         call = f"convolution({given}, {side}, {units}, {layer.signs.shape[1]}, {target});"
     else:
-        inputs, channels = layer.signs.shape[1], len(place.before.signs)
+        inputs = layer.signs.shape[1]
+        channels = len(place.before.signs)
         words = f"{inputs // channels} * WORDS({channels})"
         call = f"dense({given}, {units}, {inputs}, {words}, {target});"
     if layer.by_and is not None:
@@ -153,8 +164,8 @@ def _words(signs: np.ndarray) -> str:
 
 
 def _integers(values: np.ndarray) -> str:
-    """The least int32 is no literal in C, but one less than one."""
-    least = -(2**31)
+    """Integers as C literals."""
+    least = -(2**31)  # is none in C, but one less than one is
     return _lines(
         ("-2147483647 - 1" if value == least else str(value) for value in values.tolist()), WIDTH
     )

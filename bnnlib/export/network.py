@@ -1,4 +1,4 @@
-"""The integers of a packed network, in NumPy: what every export writes down.
+"""The integers of a packed network, in NumPy, which every export writes down.
 
 A hidden bit is [sum >= threshold], as in `bnnlib.folding`. A score depends on one integer alone,
 the number of places d at which the last layer's row and its input differ (the sum is K - 2 d), so
@@ -66,12 +66,12 @@ class SignNetwork:
 
     @property
     def bits(self) -> int:
-        """How many weights it has, a bit each."""
+        """The number of weights, a bit each."""
         return sum(layer.signs.size for layer in (*self.hidden, self.last))
 
 
 def read(path: str | Path) -> SignNetwork:
-    """Read a network file (`models.save_network`).
+    """Read a network file (`network_file.save_network`).
 
     Raises ValueError, in one sentence, for a damaged file and for a network that isn't one of signs
     that reads uint8 pixels, and OSError where there is no file.
@@ -117,17 +117,20 @@ def _last(block: Block) -> ScoreLayer:
 
 
 def pack_rows(signs: np.ndarray, word: int) -> np.ndarray:
-    """(N, K) bool -> (N, ceil(K / word)) little-endian unsigned words: bit j of word i is sign
-    word i + j, 1 for +1; bits behind the last sign are 0."""
+    """(N, K) bool -> (N, ceil(K / word)) little-endian unsigned words.
+
+    Bit j of word i is sign word i + j, 1 for +1; bits behind the last sign are 0.
+    """
     padded = np.pad(signs, ((0, 0), (0, -signs.shape[1] % word)))
     packed = np.packbits(padded, axis=1, bitorder="little")
     return np.ascontiguousarray(packed).view(f"<u{word // 8}")
 
 
 def inside(network: SignNetwork, pictures: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pictures (B, inputs) uint8 -> the bits of each hidden layer, (B, N) or (B, N, H, W) bool,
-    pooled, and scores (B, N) float32: what an export must compute, without packing. Sums are
-    exact, since float64 holds them.
+    """Pictures (B, inputs) uint8 -> each hidden layer's bits, and scores (B, classes) float32.
+
+    Bits are (B, N) or (B, N, H, W) bool, pooled. An export must compute the same; this does it
+    without packing. Sums are exact, since float64 holds them.
     """
     x = torch.from_numpy(2.0 * pictures - PIXEL).view(-1, *network.shape)
     bits = []

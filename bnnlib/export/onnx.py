@@ -38,9 +38,11 @@ class _Graph:
 
 
 def model(network: SignNetwork) -> onnx.ModelProto:
-    """Input `pixels` (batch, *shape) uint8 -> outputs `scores` (batch, classes) float32 and `class`
-    (batch,) int64. Inside, `bits_1`, `bits_2`, ... are the hidden layers' signs, float32 +-1.
-    Raises ValueError where a first layer's sums are larger than float32 holds exactly.
+    """A model of `pixels` (batch, *shape) uint8 -> `scores` (batch, classes) float32.
+
+    A second output, `class`, is (batch,) int64. Inside, `bits_1`, `bits_2`, ... are the hidden
+    layers' signs, float32 +-1. Raises ValueError where a first layer's sums are larger than float32
+    holds exactly.
     """
     terms = network.hidden[0].signs[0].size
     if terms * PIXEL >= EXACT:

@@ -8,8 +8,11 @@ from bnnlib.kernels import cache_folder
 
 
 def compiles() -> bool:
-    """Whether Numba is there and compiles. With NUMBA_DISABLE_JIT it would call kernels as plain
-    Python, which they are not; plain torch then does what they do."""
+    """Whether Numba is there and compiles.
+
+    With NUMBA_DISABLE_JIT it would call kernels as plain Python, which they are not; plain torch
+    then does what they do.
+    """
     if find_spec("numba") is None:
         return False
     if "numba" in sys.modules:

@@ -1,4 +1,4 @@
-"""Where Numba keeps compiled kernels: a folder for this very state of all their sources.
+"""The folder where Numba keeps compiled kernels: one for this very state of all their sources.
 
 By itself Numba notices changes of a function's own file, but not of functions that it calls in
 other files; and where its folder can't be written it takes another one, without a word. Both would
@@ -59,7 +59,7 @@ def _first_usable(given: str, name: str) -> str:
 
 
 def _places(given: str) -> Iterator[Path]:
-    """The user's own choice, the package, the user's cache."""
+    """Yield the user's own choice, the package, the user's cache."""
     if given:
         yield Path(given).absolute()
     yield HERE / "__pycache__"

@@ -1,4 +1,4 @@
-"""Where one-pass CPU kernels fit, and how those of `kernels.elementwise` run on tensors.
+"""Tensors that one-pass CPU kernels take, and the call of those of `kernels.cpu.elementwise`.
 
 They take float32 on the CPU, laid out alike and without gaps; `pooling` asks here, too.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from bnnlib.kernels import compiles
 
 AVAILABLE = compiles()
-PIECE = 1 << 15  # elements: fewer are not worth a second thread
+ELEMENTS_PER_PIECE = 1 << 15  # fewer are not worth a second thread
 
 
 def fits(*tensors: Tensor) -> bool:
@@ -47,4 +47,4 @@ def run(kernel: Callable, arrays: list[np.ndarray], *numbers: float) -> None:
     from bnnlib.kernels.cpu.parallel_for import in_parts
 
     scalars = [np.float32(number) for number in numbers]
-    in_parts(lambda *part: kernel(*arrays, *scalars, *part), len(arrays[0]), PIECE)
+    in_parts(lambda *part: kernel(*arrays, *scalars, *part), len(arrays[0]), ELEMENTS_PER_PIECE)

@@ -16,11 +16,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bnnlib.kernels.reference import PLANES, output_sides, words_for
+from bnnlib.kernels.gpu_packing import (
+    check_sizes,
+    columns,
+    halves,
+    layout,
+    pack_planes,
+    pack_signs,
+    pack_weights,
+)
+from bnnlib.kernels.reference import output_sides, words_for
+
+__all__ = ["layout", "pack_planes", "pack_signs", "pack_weights", "xnor_conv2d", "xnor_matmul"]
 
 FEW_ROWS = 8  # up to here tiles would be mostly empty, and the transposes not worth their launches
-PROCESSORS = 132  # of an H100 or H200: below so many large tiles, small ones keep more of them busy
-LIMIT = 2**31  # positions and sums are int32
+PROCESSORS = 132  # of an H100 or H200: below as many large tiles, small ones keep more of them busy
 
 
 @triton.jit
@@ -59,7 +69,7 @@ def store_sums(
 
 @triton.jit
 def source(m, tap, M, H, W, HO, WO, KW, STRIDE, PADDING):
-    """Which pixel output pixels m see through a tap, and whether there is one."""
+    """The pixel that output pixels m see through a tap, and whether there is one."""
     y = m // WO % HO * STRIDE - PADDING + tap // KW
     x = m % WO * STRIDE - PADDING + tap % KW
     return m // (HO * WO) * (H * W) + y * W + x, (m < M) & (y >= 0) & (y < H) & (x >= 0) & (x < W)
@@ -140,71 +150,18 @@ def row_kernel(
     store_sums(sums, m + tl.arange(0, 1), block, out, thresholds, M, N, 1, BN, BITS)
 
 
-@triton.jit
-def pack_kernel(x, out, M, K, CW, P: tl.constexpr, BM: tl.constexpr, BW: tl.constexpr):
-    """x (M, K) -> out (M, CW) int32, bits [x >= 0]; P > 1: (M, P, CW), bit p of each number.
-
-    Bits behind K are 0.
-    """
-    blocks = tl.cdiv(CW, BW)
-    m = (tl.program_id(0) // blocks * BM + tl.arange(0, BM)).to(tl.int64)[:, None]
-    k = (tl.program_id(0) % blocks * (BW * 32) + tl.arange(0, BW * 32))[None, :]
-    inside = (m < M) & (k < K)
-    numbers = tl.load(x + m * K + k, mask=inside, other=0)
-    if numbers.dtype == tl.bfloat16:  # the interpreter would compare its bits as integers
-        numbers = numbers.to(tl.float32)
-    at = (tl.program_id(0) % blocks * BW + tl.arange(0, BW))[None, :]
-    for plane in tl.static_range(P):
-        one = (numbers >= 0) if P == 1 else ((numbers >> plane) & 1) != 0
-        bits = tl.reshape((one & inside).to(tl.int32), (BM, BW, 32))
-        words = tl.sum(bits << tl.arange(0, 32)[None, None, :], 2)
-        tl.store(out + (m * P + plane) * CW + at, words, mask=(m < M) & (at < CW))
-
-
-@triton.jit
-def naive_kernel(a, b, out, M, N, K, TILE: tl.constexpr):
-    """16 x 16 outputs, one a thread, from 16 x 16 tiles of both matrices in shared memory."""
-    blocks = tl.cdiv(N, TILE)
-    m = (tl.program_id(0) // blocks * TILE + tl.arange(0, TILE)).to(tl.int64)[:, None]
-    n = (tl.program_id(0) % blocks * TILE + tl.arange(0, TILE)).to(tl.int64)[None, :]
-    k = tl.arange(0, TILE)
-    sums = tl.zeros((TILE, TILE), tl.float32)
-    for start in range(0, K, TILE):
-        within = start + k < K
-        left = tl.load(a + m * K + (start + k)[None, :], (m < M) & within[None, :], other=0.0)
-        right = tl.load(b + n * K + (start + k)[:, None], (n < N) & within[:, None], other=0.0)
-        sums = tl.dot(left, right, sums, input_precision="ieee")  # float32 fused multiply-adds
-    tl.store(out + m * N + n, sums, mask=(m < M) & (n < N))
-
-
-def check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size >= LIMIT:
-            raise ValueError(f"{size} {name.replace('_', ' ')}, but these kernels stop at {LIMIT}")
-
-
-def halves(words: Tensor) -> Tensor:
-    """(..., words) int64 -> (..., 2 words) int32, little endian."""
-    return words.contiguous().view(torch.int32)
-
-
 def new_output(shape: tuple[int, ...], thresholds: Tensor | None, like: Tensor) -> Tensor:
-    """Room for sums int32 (..., N) = shape, or with thresholds for words (..., words of N)."""
+    """Uninitialized sums int32 (..., N) = shape, or with thresholds words (..., words of N)."""
     if thresholds is None:
         return like.new_empty(shape, dtype=torch.int32)
     return like.new_empty((*shape[:-1], words_for(shape[-1])), dtype=torch.int64)
 
 
-def _columns(words: Tensor) -> Tensor:
-    """(N, taps, words) int64 -> (taps, 2 words, N) int32."""
-    return halves(words).permute(1, 2, 0).contiguous()
-
-
 def _columns_of(w: Tensor) -> Tensor:
-    """`_columns` of a dense layer's words, made once: weights are multiplied again and again."""
+    """The `columns` of a dense layer's words, made once: weights are multiplied again and again."""
     kept = w.__dict__.get("columns")
     if kept is None or kept[1] != w._version:
-        kept = w.columns = _columns(w[:, None]), w._version
+        kept = w.columns = columns(w[:, None]), w._version
     return kept[0]
 
 
@@ -219,53 +176,6 @@ def tile(outputs: int, n: int, matrix: bool, words: int) -> tuple[int, int]:
     return 128 if large else 32, 2 if words % 4 else 4
 
 
-def layout(
-    shape: tuple[int, ...], planes: bool = False
-) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """Shapes and dtypes of what `pack_weights` makes of weights of this shape."""
-    n, k = shape[:2]
-    if len(shape) == 2:
-        return [((n, words_for(k)), torch.int64), ((n,), torch.int32)]
-    taps = shape[2] * shape[3]
-    return [((taps, 2 * words_for(k), n), torch.int32), ((taps, n), torch.int32)]
-
-
-def pack_weights(w: Tensor, planes: bool = False) -> list[Tensor]:
-    """(N, K) -> [words (N, .) of its rows, their sums (N,)]; (N, C, kh, kw) -> [columns, sums].
-
-    Columns: (taps, halves of words, N) int32. Sums: int32, of signs, (taps, N).
-    `planes` changes nothing.
-    """
-    sums = 2 * (w >= 0).sum(1, dtype=torch.int32) - w.shape[1]
-    if w.dim() == 2:
-        return [pack_signs(w), sums]
-    return [_columns(pack_signs(w.movedim(1, -1)).flatten(1, 2)), sums.flatten(1).t().contiguous()]
-
-
-def _pack(x: Tensor, planes: int) -> Tensor:
-    """x (..., K) -> (rows, planes, words)."""
-    m, k = x.shape[:-1].numel(), x.shape[-1]
-    width = 2 * words_for(k)
-    check_sizes(columns=k + 4095, rows=m + 3)
-    out = x.new_empty((m, planes, width // 2), dtype=torch.int64)
-    bm, bw = (1, 64) if width > 32 else (4, 16)
-    if m:
-        grid = (triton.cdiv(m, bm) * triton.cdiv(width, bw),)
-        with torch.cuda.device_of(x):
-            pack_kernel[grid](x.contiguous(), halves(out), m, k, width, P=planes, BM=bm, BW=bw)
-    return out
-
-
-def pack_signs(x: Tensor) -> Tensor:
-    """(..., K) real -> (..., words): sign(0) = sign(-0.0) = +1; NaN counts as -1."""
-    return _pack(x, 1).view(*x.shape[:-1], words_for(x.shape[-1]))
-
-
-def pack_planes(x: Tensor) -> Tensor:
-    """(..., K) uint8 -> (..., 8, words)."""
-    return _pack(x, PLANES).view(*x.shape[:-1], PLANES, words_for(x.shape[-1]))
-
-
 def xnor_matmul(
     x: Tensor, w: list[Tensor], shape: tuple[int, int], thresholds: Tensor | None
 ) -> Tensor:
@@ -275,13 +185,16 @@ def xnor_matmul(
     Raises ValueError where a size or a sum could exceed 31 bits.
     """
     if x.shape[0] > FEW_ROWS:
-        images, columns = x[:, None, None], [_columns_of(w[0]), w[1]]
-        return xnor_conv2d(images, columns, (*shape, 1, 1), 1, 0, thresholds)[:, 0, 0]
-    rows, (n, k), planes = x.shape[0], shape, x.shape[1] if x.dim() == 3 else 1
+        weights = [_columns_of(w[0]), w[1]]
+        return xnor_conv2d(x[:, None, None], weights, (*shape, 1, 1), 1, 0, thresholds)[:, 0, 0]
+    rows = x.shape[0]
+    n, k = shape
+    planes = x.shape[1] if x.dim() == 3 else 1
     check_sizes(columns=n + 63, as_the_largest_sum=k << planes)
     out = new_output((rows, n), thresholds, x)
     if rows:
-        width, bits = 2 * x.shape[-1], thresholds is not None
+        width = 2 * x.shape[-1]
+        bits = thresholds is not None
         with torch.cuda.device_of(x):
             row_kernel[(rows * 2 * words_for(n),)](
                 halves(x), halves(w[0]), halves(out), thresholds if bits else out, rows, n, width,
@@ -298,15 +211,19 @@ def xnor_conv2d(
     padding: int,
     thresholds: Tensor | None,
 ) -> Tensor:
-    """x (B, H, W, words) or (B, H, W, 8, words), w = `pack_weights` of (N, C, kh, kw) = shape
-    -> (B, Ho, Wo, N) int32, or words (B, Ho, Wo, words of N). The padding counts as 0.
+    """x (B, H, W, words) or (B, H, W, 8, words) -> (B, Ho, Wo, N) int32.
+
+    w = `pack_weights` of (N, C, kh, kw) = shape. With thresholds the result is words
+    (B, Ho, Wo, words of N). The padding counts as 0.
 
     Raises ValueError where a size or a sum could exceed 31 bits.
     """
-    (batch, height, width), (n, channels, kh, kw) = x.shape[:3], shape
+    batch, height, width = x.shape[:3]
+    n, channels, kh, kw = shape
     planes = x.shape[3] if x.dim() == 5 else 1
     ho, wo = output_sides((height, width), (kh, kw), stride, padding)
-    pixels, outputs = batch * height * width, batch * ho * wo
+    pixels = batch * height * width
+    outputs = batch * ho * wo
     check_sizes(
         columns=n + 63,
         pixels=max(pixels, outputs + 127),
@@ -314,8 +231,9 @@ def xnor_conv2d(
     )
     out = new_output((batch, ho, wo, n), thresholds, x)
     if outputs:
-        images = _columns(x.reshape(pixels, planes, -1))
-        halves_deep, bits = images.shape[1], thresholds is not None
+        images = columns(x.reshape(pixels, planes, -1))
+        halves_deep = images.shape[1]
+        bits = thresholds is not None
         matrix = kh * kw * height * width == 1 and padding == 0
         bm, step = tile(outputs, n, matrix, halves_deep)
         with torch.cuda.device_of(x):
@@ -324,19 +242,4 @@ def xnor_conv2d(
                 channels, planes, pixels, height, width, ho, wo, kh, kw, stride, padding,
                 BM=bm, BN=64, STEP=step, PADDED=padding > 0, BITS=bits,
             )  # fmt: skip
-    return out
-
-
-def naive_matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a (M, K), b (N, K) float32 -> a b^T as in the paper's baseline; only to compare with.
-
-    No tensor cores, and as plain as `gemm` in BinaryNet's Run-time/binary_kernels.cu.
-    """
-    (m, k), n = a.shape, b.shape[0]
-    out = a.new_empty((m, n))
-    if out.numel():
-        with torch.cuda.device_of(a):
-            naive_kernel[(triton.cdiv(m, 16) * triton.cdiv(n, 16),)](
-                a.contiguous(), b.contiguous(), out, m, n, k, TILE=16, num_warps=8, num_stages=1
-            )
     return out

@@ -1,14 +1,7 @@
 """Products of packed signs on the binary tensor cores of NVIDIA's Hopper, out of Triton.
 
-Hopper multiplies matrices of bits, as popcount(a & b), eight times as fast as matrices of int8, but
-Triton knows the int8 instruction only. Both read the same bytes from the same places: a row of
-32 int8 is a row of 256 bits. So the kernel here is an ordinary int8 product over packed bytes, and
-the PTX that Triton makes of it gets the other instruction's name before it is assembled:
-
-    wgmma...m64nNk32.s32.s8.s8         ->  wgmma...m64nNk256.s32.b1.b1.and.popc
-    mma.sync...m16n8k32...s32.s8.s8... ->  mma.sync...m16n8k256...s32.b1.b1.s32.and.popc  (16 rows)
-
-With 1 for +1 and 0 for -1, and popcounts of K bits, zeros behind them:
+The kernel here is an int8 product over packed bytes that `ptx_b1` turns into one of bits. With 1
+for +1 and 0 for -1, and popcounts of K bits, zeros behind them:
 a . b = 4 pop(a & b) - 2 pop(a) - 2 pop(b) + K = 4 pop(a & b) - 2 pop(a) - (sum of b's signs).
 
 Compiled for sm_80, 86, 89 and 90; never run on a GPU so far. `available` therefore compares results
@@ -17,10 +10,6 @@ with the popcount kernel's on the device itself, and says no wherever it isn't H
 many rows, are `gpu`'s. The caller has checked operands.
 """
 
-import hashlib
-import re
-import threading
-from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -28,10 +17,17 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton import knobs
 
 from bnnlib.kernels import gpu
-from bnnlib.kernels.gpu import layout, pack_planes, pack_signs, pack_weights
+from bnnlib.kernels.gpu_packing import (
+    check_sizes,
+    halves,
+    layout,
+    pack_planes,
+    pack_signs,
+    pack_weights,
+)
+from bnnlib.kernels.ptx_b1 import EMULATED, REWRITTEN, require_b1, rewriting
 
 __all__ = ["layout", "pack_planes", "pack_signs", "pack_weights", "xnor_conv2d", "xnor_matmul"]
 
@@ -41,25 +37,7 @@ MEDIUM = (64, 64, 128, 4, 4)
 SMALL = (16, 32, 256, 2, 4)  # too few rows for wgmma: mma.sync
 SMALL_ROWS = 32
 GROUP = 8  # rows of tiles that go together: their operands stay in the second-level cache
-LARGEST_HALF = 65504
 COMPARED = (200, 300, 13_000)  # rows, columns, signs of a row in `compare`
-
-_RULES = (
-    (
-        r"(wgmma\.mma_async\.sync\.aligned\.m64n\d+)k32\.s32\.s8\.s8(?:\.satfinite)?",
-        r"\1k256.s32.b1.b1.and.popc",
-    ),
-    (
-        r"mma\.sync\.aligned\.m16n8k32\.row\.col(?:\.satfinite)?\.s32\.s8\.s8\.s32",
-        r"mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc",
-    ),
-)
-# A constant of the kernel, so that Triton's caches keep binaries made by different rules apart.
-REWRITTEN = "b1-" + hashlib.sha256(repr(_RULES).encode()).hexdigest()[:16]
-EMULATED = "emulated"
-KERNELS = ("product_b1", "convolution_b1")  # whose PTX is rewritten
-_launching = threading.Lock()
-
 
 @triton.jit
 def product_b1(
@@ -112,55 +90,6 @@ def count_kernel(x, counts, M, CW, BM: tl.constexpr, BK: tl.constexpr):
     tl.store(counts + m, tl.sum(ones, 1), mask=m < M)
 
 
-def to_b1(ptx: str) -> str:
-    """PTX of the int8 product -> the same with the instruction for bits.
-
-    Raises RuntimeError where an int8 instruction of a form unknown here, or none, was found.
-    """
-    found = 0
-    for pattern, replacement in _RULES:
-        ptx, times = re.subn(pattern, replacement, ptx)
-        found += times
-    if not found or re.search(r"mma[^\n]*\.s8\.s8", ptx):
-        raise RuntimeError("Triton's PTX has no int8 matrix product of a form known here")
-    return ptx
-
-
-def _stages(backend=None, stages=None, options=None, language=None, capability=None):
-    """Triton's hook: rewrites this module's kernel and no other. After 3.6 it also names itself."""
-    if stages is None:
-        return REWRITTEN, REWRITTEN
-    plain = stages["ptx"]
-
-    def ptx(source, metadata):
-        made = plain(source, metadata)  # which also notes the kernel's name
-        return to_b1(made) if metadata["name"] in KERNELS else made
-
-    stages["ptx"] = ptx
-
-
-@contextmanager
-def rewriting():
-    """Compile and launch `product_b1` here alone, one thread at a time: hooks are global.
-
-    Without the hook, Triton 3.6 would keep the int8 binary under the very same key.
-    """
-    with _launching:
-        before = knobs.runtime.add_stages_inspection_hook
-        knobs.runtime.add_stages_inspection_hook = _stages
-        try:
-            yield
-        finally:
-            knobs.runtime.add_stages_inspection_hook = before
-
-
-@cache
-def _require_b1(kernel) -> None:
-    """Raise RuntimeError where a compiled kernel lacks the instruction: its results are wrong."""
-    if "b1.b1" not in kernel.asm["ptx"]:
-        raise RuntimeError("a cached binary without b1.b1; clear Triton's cache (~/.triton/cache)")
-
-
 def tile_for(rows: int, columns: int) -> tuple[int, ...]:
     """The tile for an output of this size."""
     if rows <= SMALL_ROWS:
@@ -169,8 +98,8 @@ def tile_for(rows: int, columns: int) -> tuple[int, ...]:
     return LARGE if tiles >= gpu.PROCESSORS else MEDIUM
 
 
-def _in_sixteens(words: Tensor) -> Tensor:
-    """The same with rows that start at multiples of 16 bytes: Triton copies others byte by byte."""
+def in_sixteens(words: Tensor) -> Tensor:
+    """The words, with rows that start at multiples of 16 bytes: Triton copies others by bytes."""
     if words.shape[1] % 2:
         words = F.pad(words, (0, 1))
     words = words.contiguous()
@@ -180,43 +109,36 @@ def _in_sixteens(words: Tensor) -> Tensor:
 def multiply(
     x: Tensor, w: list[Tensor], out: Tensor, thresholds: Tensor | None, tile: tuple[int, ...]
 ) -> Tensor:
-    """Fill out: (M, N) int32 or float16, or with thresholds (M, words of N) int64. Returns it."""
-    rows, n = x.shape[0], w[0].shape[0]
-    gpu.check_sizes(rows=rows + 127, columns=n + 255, bytes_in_a_row=8 * x.shape[1] + 255)
+    """Fill out, (M, N) int32 or with thresholds (M, words of N) int64, and return it."""
+    rows = len(x)
+    n = len(w[0])
+    check_sizes(rows=rows + 127, columns=n + 255, bytes_in_a_row=8 * x.shape[1] + 255)
     if not rows:
         return out
-    (bm, bn, bk, warps, stages), bits = tile, thresholds is not None
-    x, b = _in_sixteens(x), _in_sixteens(w[0])
-    counts, width = x.new_empty(rows, dtype=torch.int32), 2 * x.shape[1]
+    bm, bn, bk, warps, stages = tile
+    bits = thresholds is not None
+    x = in_sixteens(x)
+    columns = in_sixteens(w[0])
+    counts = x.new_empty(rows, dtype=torch.int32)
+    width = 2 * x.shape[1]
     grid = (triton.cdiv(rows, bm) * triton.cdiv(64 * gpu.words_for(n), bn),)
-    target = gpu.halves(out) if bits else out
+    target = halves(out) if bits else out
     with torch.cuda.device_of(x), rewriting():
-        count_kernel[(triton.cdiv(rows, 4),)](gpu.halves(x), counts, rows, width, BM=4, BK=128)
+        count_kernel[(triton.cdiv(rows, 4),)](halves(x), counts, rows, width, BM=4, BK=128)
         kernel = product_b1[grid](
-            x.view(torch.int8), b.view(torch.int8), target, counts, w[1],
+            x.view(torch.int8), columns.view(torch.int8), target, counts, w[1],
             thresholds if bits else w[1], rows, n, 4 * width, BM=bm, BN=bn, BK=bk, GROUPED=GROUP,
             BITS=bits, FORM=REWRITTEN if x.is_cuda else EMULATED,
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
     if x.is_cuda:
-        _require_b1(kernel)
+        require_b1(kernel)
     return out
 
 
 def matmul(x: Tensor, w: list[Tensor], shape: tuple[int, int]) -> Tensor:
     """x (M, words), w = `gpu.pack_weights` of (N, K) = shape -> (M, N) int32, exact."""
     out = gpu.new_output((len(x), shape[0]), None, x)
-    return multiply(x, w, out, None, tile_for(*out.shape))
-
-
-def matmul_half(x: Tensor, w: list[Tensor], shape: tuple[int, int]) -> Tensor:
-    """The same as float16: exact up to 2048, rounded to nearest beyond.
-
-    Raises ValueError for rows so long that a sum may exceed the largest float16.
-    """
-    if shape[1] > LARGEST_HALF:
-        raise ValueError(f"sums of {shape[1]} signs may exceed float16's largest, {LARGEST_HALF}")
-    out = x.new_empty((len(x), shape[0]), dtype=torch.float16)
     return multiply(x, w, out, None, tile_for(*out.shape))
 
 
@@ -229,7 +151,7 @@ def matmul_signs(x: Tensor, w: list[Tensor], shape: tuple[int, int], thresholds:
 def xnor_matmul(
     x: Tensor, w: list[Tensor], shape: tuple[int, int], thresholds: Tensor | None
 ) -> Tensor:
-    """`gpu.xnor_matmul`, of more than a few rows of signs by binary tensor cores where they are."""
+    """`gpu.xnor_matmul`, by binary tensor cores for more than a few rows of signs."""
     if x.dim() == 3 or len(x) <= gpu.FEW_ROWS or not available(x.device):
         return gpu.xnor_matmul(x, w, shape, thresholds)
     if thresholds is None:
@@ -245,37 +167,13 @@ def xnor_conv2d(
     padding: int,
     thresholds: Tensor | None,
 ) -> Tensor:
-    """`gpu.xnor_conv2d`, by binary tensor cores where they are and it is 3x3 of signs."""
+    """`gpu.xnor_conv2d`, by binary tensor cores for 3x3 convolutions of signs."""
     from bnnlib.kernels import gpu_b1_convolution as convolution
 
     shape = tuple(shape)
     if not convolution.fits(x, shape, stride, padding) or not available(x.device):
         return gpu.xnor_conv2d(x, w, shape, stride, padding, thresholds)
     return convolution.xnor_conv2d(x, w, shape, thresholds)
-
-
-def int8_rows(x: Tensor) -> Tensor:
-    """x (M, K) int8 as torch's int8 product wants it on a GPU: 32 rows or more, K in sixteens.
-
-    Zeros are added for it, once and not with every product; without need x itself is returned.
-    """
-    added = (0, -x.shape[1] % 16, 0, max(0, 32 - x.shape[0]))
-    return F.pad(x, added) if any(added) else x
-
-
-def int8_columns(w: Tensor) -> Tensor:
-    """w (N, K) int8 likewise, as the right side of the product: N in eights, K in sixteens."""
-    added = (0, -w.shape[1] % 16, 0, -w.shape[0] % 8)
-    return F.pad(w, added) if any(added) else w
-
-
-def int8_matmul(x: Tensor, w: Tensor) -> Tensor:
-    """x (M, K), w (N, K) int8 -> x w^T (M, N) int32 by torch's own int8 product.
-
-    Copies nothing where `int8_rows` and `int8_columns` would add nothing.
-    """
-    m, n = x.shape[0], w.shape[0]
-    return torch._int_mm(int8_rows(x), int8_columns(w).t())[:m, :n]
 
 
 def available(device: torch.device) -> bool:
@@ -287,7 +185,7 @@ def available(device: torch.device) -> bool:
 
 
 def why_not(device: torch.device) -> str:
-    """What speaks against it, for people; empty where nothing does."""
+    """The reason why `multiply` is not used on this device, for people; empty if it is."""
     device = torch.device(device)
     if device.type != "cuda" or not torch.cuda.is_available():
         return f"{device} is no CUDA device"
@@ -314,9 +212,11 @@ def compare(device: torch.device) -> None:
 
     Ragged tiles, and more steps of K than the pipeline has stages, the last one ragged.
     """
-    generator, (m, n, k) = torch.Generator().manual_seed(0), COMPARED
+    generator = torch.Generator().manual_seed(0)
+    m, n, k = COMPARED
     x, w = (torch.randn(rows, k, generator=generator).to(device) for rows in (m, n))
-    x, w = gpu.pack_signs(x), gpu.pack_weights(w)
+    x = pack_signs(x)
+    w = pack_weights(w)
     limits = torch.randint(-99, 99, (n,), generator=generator, dtype=torch.int32).to(device)
     for thresholds in (None, limits):
         wanted = gpu.xnor_matmul(x, w, (n, k), thresholds)

@@ -1,6 +1,6 @@
 """3x3 convolutions of packed signs on the binary tensor cores of NVIDIA's Hopper, out of Triton.
 
-`gpu_b1` says how an int8 product over packed bytes becomes one of bits. Here the rows of its left
+`ptx_b1` says how an int8 product over packed bytes becomes one of bits. Here the rows of its left
 matrix are what a filter sees of the image, read where it lies: nothing is copied nine times. Tap by
 tap, bits of pixels outside are loaded as 0, and so count nowhere in popcount(a & b). With V the
 taps inside, the sum over signs is exact with zeros around:
@@ -10,17 +10,23 @@ borders that a pixel touches: up to four of them, so that 16 rows of sums serve 
 Interpreted and compiled; never run on a GPU so far. The caller has checked operands.
 """
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from bnnlib.kernels import gpu, gpu_b1
+from bnnlib.kernels.gpu_packing import check_sizes, halves, pack_signs, pack_weights
+from bnnlib.kernels.ptx_b1 import EMULATED, REWRITTEN, require_b1, rewriting
 
-BM, BN = 128, 128
-WARPS, STAGES = 8, 3
+BM = 128  # pixels of a tile
+BN = 128  # and its filters
+WARPS = 8
+STAGES = 3  # of the pipeline
 TAPS = tl.constexpr(9)
-TOP, BOTTOM, LEFT, RIGHT = 1, 2, 4, 8  # borders that a pixel may touch
+TOP, BOTTOM, LEFT, RIGHT = (1 << border for border in range(4))  # that a pixel may touch
 
 
 @triton.jit
@@ -91,14 +97,16 @@ def border_sums(taps: Tensor) -> Tensor:
     grid = taps.view(3, 3, n)
     rows = []
     for touched in range(16):
-        top, bottom = int(touched & TOP > 0), 3 - int(touched & BOTTOM > 0)
-        left, right = int(touched & LEFT > 0), 3 - int(touched & RIGHT > 0)
+        top = int(touched & TOP > 0)
+        bottom = 3 - int(touched & BOTTOM > 0)
+        left = int(touched & LEFT > 0)
+        right = 3 - int(touched & RIGHT > 0)
         rows.append(grid[top:bottom, left:right].sum((0, 1), dtype=torch.int32))
     return torch.stack(rows)
 
 
-def _once(source: Tensor, name: str, make) -> Tensor:
-    """What `make` makes of packed weights, made once for each of their versions."""
+def _once(source: Tensor, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
+    """make(source), made once for each version of packed weights, and kept with them by name."""
     kept = source.__dict__.get(name)
     if kept is None or kept[1] != source._version:
         kept = make(source), source._version
@@ -114,31 +122,37 @@ def _rows(columns: Tensor) -> Tensor:
 def xnor_conv2d(
     x: Tensor, w: list[Tensor], shape: tuple[int, ...], thresholds: Tensor | None
 ) -> Tensor:
-    """x (B, H, W, words), w = `gpu.pack_weights` of (N, C, 3, 3) = shape -> (B, H, W, N) int32, or
-    with thresholds words (B, H, W, words of N). Padded with zeros by 1.
+    """x (B, H, W, words), w = `gpu.pack_weights` of (N, C, 3, 3) = shape -> (B, H, W, N) int32.
+
+    With thresholds words (B, H, W, words of N). Padded with zeros by 1.
     """
-    (batch, height, width, words), n = x.shape, shape[0]
-    pixels, size, bits = batch * height * width, 8 * words, thresholds is not None
-    gpu.check_sizes(pixels=pixels + BM, columns=n + BN - 1)
+    batch, height, width, words = x.shape
+    n = shape[0]
+    pixels = batch * height * width
+    size = 8 * words
+    bits = thresholds is not None
+    check_sizes(pixels=pixels + BM, columns=n + BN - 1)
     out = gpu.new_output((batch, height, width, n), thresholds, x)
     if not pixels:
         return out
-    x = gpu_b1._in_sixteens(x.reshape(pixels, words))
-    rows, borders = _once(w[0], "rows", _rows), _once(w[1], "borders", border_sums)
-    counts, target = x.new_empty(pixels, dtype=torch.int32), gpu.halves(out) if bits else out
+    x = gpu_b1.in_sixteens(x.reshape(pixels, words))
+    rows = _once(w[0], "rows", _rows)
+    borders = _once(w[1], "borders", border_sums)
+    counts = x.new_empty(pixels, dtype=torch.int32)
+    target = halves(out) if bits else out
     grid = (triton.cdiv(pixels, BM) * triton.cdiv(64 * gpu.words_for(n), BN),)
-    with torch.cuda.device_of(x), gpu_b1.rewriting():
+    with torch.cuda.device_of(x), rewriting():
         gpu_b1.count_kernel[(triton.cdiv(pixels, 4),)](
-            gpu.halves(x), counts, pixels, 2 * words, BM=4, BK=min(128, max(16, 2 * words))
+            halves(x), counts, pixels, 2 * words, BM=4, BK=min(128, max(16, 2 * words))
         )
         kernel = convolution_b1[grid](
             x.view(torch.int8), rows, target, counts, borders, thresholds if bits else borders,
             pixels, n, height, width, CB=size, BM=BM, BN=BN, BK=step(size), BITS=bits,
-            FORM=gpu_b1.REWRITTEN if x.is_cuda else gpu_b1.EMULATED,
+            FORM=REWRITTEN if x.is_cuda else EMULATED,
             num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
     if x.is_cuda:
-        gpu_b1._require_b1(kernel)
+        require_b1(kernel)
     return out
 
 
@@ -153,7 +167,9 @@ def compare(device: torch.device) -> None:
     for channels, n, sides in ((128, 70, (5, 7)), (512, 130, (9, 1)), (256, 64, (2, 2))):
         x = torch.randn(3, *sides, channels, generator=generator).to(device)
         w = torch.randn(n, channels, 3, 3, generator=generator).to(device)
-        x, weights, shape = gpu.pack_signs(x), gpu.pack_weights(w), tuple(w.shape)
+        x = pack_signs(x)
+        weights = pack_weights(w)
+        shape = tuple(w.shape)
         limits = torch.randint(-99, 99, (n,), generator=generator, dtype=torch.int32).to(device)
         for thresholds in (None, limits):
             wanted = gpu.xnor_conv2d(x, weights, shape, 1, 1, thresholds)

@@ -1,4 +1,4 @@
-"""What the binary kernels compute, in plain torch, on any device. Slow and exact: their oracle.
+"""The binary kernels in plain torch, on any device. Slow and exact: their oracle.
 
 Words are int64: bit j of word i is element 64 i + j of the last axis, 1 for +1 and 0 for -1; bits
 behind the last element are 0. Planes are the eight bits of uint8 numbers p, lowest first, each in
@@ -17,7 +17,7 @@ PLANES = 8
 
 
 def words_for(count: int) -> int:
-    """How many words hold so many signs."""
+    """The number of words that hold `count` signs."""
     return -(-count // WORD)
 
 
@@ -109,8 +109,10 @@ def xnor_conv2d(
     padding: int,
     thresholds: Tensor | None,
 ) -> Tensor:
-    """x (B, H, W, words) or (B, H, W, 8, words), w = `pack_weights` of (N, C, kh, kw) = shape
-    -> (B, Ho, Wo, N) int32, or words (B, Ho, Wo, words of N). The padding counts as 0.
+    """x (B, H, W, words) or (B, H, W, 8, words) -> (B, Ho, Wo, N) int32.
+
+    w = `pack_weights` of (N, C, kh, kw) = shape. With thresholds the result is words
+    (B, Ho, Wo, words of N). The padding counts as 0.
     """
     images = integers(x, shape[1], x.dim() == 5).movedim(-1, 1)
     filters = integers(w[0], shape[1], False).movedim(-1, 1)

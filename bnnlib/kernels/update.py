@@ -91,7 +91,7 @@ def update_(
     clip: bool,
     signs: Tensor | None = None,
 ) -> None:
-    """The rule's update of one parameter by sizes[group], then clipped to [-1, 1] if `clip`.
+    """Update one parameter by the rule and sizes[group], then clip it to [-1, 1] if `clip`.
 
     parameter, grad, both moments, signs: one shape, float32, laid out alike and without gaps; grad
     alone is not written to. signs becomes the sign of the new parameter, sign(0) = +1.
@@ -105,7 +105,7 @@ def update_(
 def update_joined_(
     rule: str, tensors: list[Tensor], sizes: Tensor, groups: Tensor, bounds: Tensor
 ) -> None:
-    """The same of many parameters that lie in one line: [value, grad, m, v], each (N,).
+    """Update many parameters that lie in one line: [value, grad, m, v], each (N,).
 
     groups (N,) int32: where in `sizes` an element finds its own; bounds (N,): it stays in +-bound.
     """
@@ -134,7 +134,7 @@ def _launch(
 
 
 def _like(grad: Tensor, parameter: Tensor) -> Tensor:
-    """grad, laid out as the parameter is: most often itself."""
+    """grad, laid out as the parameter is: most often grad itself."""
     if grad.stride() == parameter.stride():
         return grad
     return torch.empty_like(parameter).copy_(grad)

@@ -9,41 +9,29 @@ leaves results/bench/kernels-<kind of device>.json. What is for CUDA has never b
 import os
 import time
 from collections.abc import Callable, Iterator
-from copy import deepcopy
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from bnnlib import folding, numerics, packed
-from bnnlib.kernels import reference
-from bnnlib.xnor import PackedWeights, pack_signs, pack_weights, xnor_matmul
+from bnnlib import numerics
 from study import ROOT, recipes
-from study.bench import baselines, gpu_graphs
-from study.bench.baselines import Product
-from study.bench.timing import Side, compare, milliseconds
-from study.recipes.recipe import Recipe
-from study.train import runs
+from study.bench import baselines, networks, products
+from study.bench.timing import milliseconds
+from study.train import provenance, runs
 
-FEW_ROWS = 16  # up to here reading the weights takes the time: arithmetic is no bound
-MANY_ROWS = 16  # from here on the plain kernels, which make little of few, are timed
-MOST_ON_ONE_THREAD = 2**31  # multiply-adds that libraries are timed on one thread for, too
-MOST_NARROW = 2**36  # where bfloat16 and int8 have no instructions of their own, they take long
-CHUNK = 500  # images that the reference holds at a time, in float64
-# Of the features that LLVM names, those that decide which instructions products are made of.
+# The features, as LLVM names them, that decide which instructions products are made of
 FLAGS = ("popcnt", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "avx512vnni")
 FLAGS += ("avxvnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "sve")
-# Of processors, by what their kernels are made of
+# Kinds of processors, by the instructions that their kernels are made of
 CPU_KINDS = ("cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-generic")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: (N, N) by (N, N), (M, width) by (width, width), and networks."""
+    """Sizes to be measured: (N, N) by (N, N), (M, width) by (width, width), and networks."""
 
     squares: tuple[int, ...]
     rows: tuple[int, ...]
@@ -63,7 +51,7 @@ WARM_UP = Plan((), (16,), 64, (16,), (1,), "smoke", 0.0)  # compiles every kerne
 
 
 def kind(device: str) -> str:
-    """What the measurements of this machine's device are kept as.
+    """Name under which the measurements of this machine's device are kept.
 
     One of CPU_KINDS, or a GPU's compute capability, such as cuda-sm90.
     """
@@ -129,7 +117,7 @@ def run(
     """
     numerics.set_up(device)
     started = time.monotonic()
-    made = runs.provenance(device)
+    made = provenance.gather(device)
     rows: list[dict] = []
     if device == "cpu":  # what is recorded as a graph is warm
         for _ in _measured(WARM_UP, device):
@@ -150,17 +138,17 @@ def run(
 
 def _measured(plan: Plan, device: str) -> Iterator[list[dict]]:
     for m in plan.rows:
-        yield matmul_rows(m, plan.width, plan.width, plan.seconds, device)
+        yield products.matmul_rows(m, plan.width, plan.width, plan.seconds, device)
     for n in plan.squares:
-        yield matmul_rows(n, n, n, plan.seconds, device)
-    for batch in plan.mlp:
-        yield network_rows(recipes.MNIST_THEANO, batch, plan, device)
-    for batch in plan.convnet:
-        yield network_rows(recipes.CIFAR10_THEANO, batch, plan, device)
+        yield products.matmul_rows(n, n, n, plan.seconds, device)
+    batches = [(recipes.MNIST_THEANO, batch) for batch in plan.mlp]
+    batches += [(recipes.CIFAR10_THEANO, batch) for batch in plan.convnet]
+    for recipe, batch in batches:
+        yield networks.network_rows(recipe, batch, plan.profile, plan.seconds, device)
 
 
 def processor(device: str) -> dict:
-    """What the times depend on, beside the processor's name."""
+    """Facts on which the times depend, beside the processor's name."""
     if device == "cuda":
         found = torch.cuda.get_device_properties(0)
         capability = f"{found.major}.{found.minor}"
@@ -168,8 +156,8 @@ def processor(device: str) -> dict:
     from bnnlib.kernels import cpu
     from bnnlib.kernels.cpu.processor import target
 
-    (_, model, features), blas = target(), np.show_config("dicts")
-    blas = blas["Build Dependencies"]["blas"]
+    _, model, features = target()
+    blas = np.show_config("dicts")["Build Dependencies"]["blas"]
     return {
         "model": model,
         "cores": os.cpu_count(),
@@ -178,162 +166,3 @@ def processor(device: str) -> dict:
         "numba": version("numba"),
         "numpy_blas": f"{blas['name']} {blas['version']}",
     }
-
-
-def signs(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """(rows, columns) float32 in {-1, +1}."""
-    return 2.0 * torch.randint(0, 2, (rows, columns), generator=generator) - 1
-
-
-def matmul_rows(m: int, n: int, k: int, seconds: float, device: str) -> list[dict]:
-    """Signs (M, K) by (N, K): sums (M, N), or the bits [sum >= threshold]."""
-    generator = torch.Generator().manual_seed(0)
-    x, w = (signs(rows, k, generator).to(device) for rows in (m, n))
-    thresholds = torch.randint(-9, 10, (n,), generator=generator, dtype=torch.int32).to(device)
-    packed_w = reference.pack_weights(w)
-    sums = reference.xnor_matmul(reference.pack_signs(x), packed_w, (n, k), None)
-    bits = reference.pack_bits(sums >= thresholds)
-
-    def check(side: Side, result) -> dict:
-        if result is None:  # the bound has none
-            return {"exact": None}
-        result = torch.as_tensor(result)
-        wanted = bits if side.output == "bits" else sums
-        return {"exact": equal(result, wanted)}
-
-    if device == "cuda":
-        sides = gpu_graphs.matmul_sides(x, w, thresholds)
-    else:
-        sides = _ours(x, w, thresholds) + _others(x, w)
-    what = {"what": f"{m}x{n}x{k}", "kind": "matmul", "m": m, "n": n, "k": k}
-    return [what | row for row in compare(sides, check, seconds, device)]
-
-
-def equal(result: Tensor, wanted: Tensor) -> bool:
-    """Whether a result of any dtype holds the wanted integers, shape and all.
-
-    torch would compare bfloat16 with int32 in bfloat16, where 257 is 256.
-    """
-    wide = torch.float64 if result.is_floating_point() else torch.int64
-    return torch.equal(result.to(wide), wanted.to(wide))
-
-
-def _ours(x: Tensor, w: Tensor, thresholds: Tensor) -> list[Side]:
-    every, words, weights = torch.get_num_threads(), pack_signs(x), pack_weights(w)
-    sides = [
-        Side("ours", "int32", lambda: xnor_matmul(words, weights), every),
-        Side("ours", "bits", lambda: xnor_matmul(words, weights, thresholds), every),
-        Side("ours", "int32", lambda: xnor_matmul(pack_signs(x), weights), every, True),
-        Side("ours", "bits", lambda: xnor_matmul(pack_signs(x), weights, thresholds), every, True),
-    ]
-    from study.bench import plain_kernels
-
-    if every > 1:
-        sides.append(replace(sides[0], threads=1))
-    for threads in sorted({1, every}):
-        sides.append(_kernel_alone(words, weights, threads))
-        if len(x) > FEW_ROWS:
-            call = lambda: plain_kernels.run_bound(len(x), *w.shape)  # noqa: E731
-            sides.append(Side(f"bound: {plain_kernels.bound_name()}", "", call, threads))
-    return sides
-
-
-def _kernel_alone(words: Tensor, weights: PackedWeights, threads: int) -> Side:
-    """The kernel, writing to sums that are there: without the op, whose cost shows with few rows,
-    and without room for the sums, whose cost shows with many."""
-    from bnnlib.kernels import cpu
-    from bnnlib.kernels.cpu import thread_pool
-
-    @cache
-    def ready() -> tuple[Tensor, tuple]:
-        """At the first call, when torch has this side's threads: rows are cut for so many."""
-        return cpu.prepared_matmul(words, weights.tensors, weights.shape, None)
-
-    def again() -> Tensor:
-        sums, call = ready()
-        thread_pool.share(*call)
-        return sums
-
-    return Side("ours, the kernel alone", "int32", again, threads)
-
-
-def _others(x: Tensor, w: Tensor) -> list[Side]:
-    every, work = torch.get_num_threads(), len(x) * w.numel()
-    products = baselines.float32_products("cpu")
-    products += baselines.narrow_products("cpu") if work <= MOST_NARROW else []
-    products += baselines.plain_products("cpu") if len(x) >= MANY_ROWS else []
-    sides = [Side(by.name, by.output, _multiply(by, x, w), every) for by in products]
-    if every > 1 and work <= MOST_ON_ONE_THREAD:
-        told = (baselines.DEFAULT.name, baselines.ONEDNN.name)  # NumPy's BLAS asks nobody
-        sides += [replace(side, threads=1) for side in sides if side.implementation in told]
-    return sides
-
-
-def _multiply(by: Product, x: Tensor, w: Tensor) -> Callable[[], object]:
-    left, right = by.left(x), by.right(w)
-    return lambda: by.multiply(left, right)
-
-
-def network_rows(recipe: Recipe, batch: int, plan: Plan, device: str) -> list[dict]:
-    """uint8 images to scores."""
-    network = baselines.network_for(recipe, plan.profile).to(device)
-    generator = torch.Generator().manual_seed(0)
-    shape = packed.DIGITS if recipe.network == "mlp" else packed.PICTURES
-    images = torch.randint(0, 256, (batch, *shape), generator=generator, dtype=torch.uint8)
-    images = images.to(device)
-    parts = [list(folding.reference(network, chunk))[-1] for chunk in images.split(CHUNK)]
-    scores = torch.cat(parts)
-
-    def check(side: Side, result: Tensor) -> dict:
-        same = (result.argmax(1) == scores.argmax(1)).float().mean().item()
-        return {"exact": torch.equal(result, scores), "same_classes": same}
-
-    if device == "cuda":
-        sides = _network_sides_on_gpu(network, images, batch)
-    else:
-        calls = {"ours": packed.pack(network)}
-        calls |= _float_networks(folding.blocks(network), batch, device)
-        every = torch.get_num_threads()
-        sides = [Side(n, "scores", lambda c=call: c(images), every) for n, call in calls.items()]
-    title = "MNIST MLP" if recipe.network == "mlp" else "CIFAR-10 ConvNet"
-    what = {"what": f"{title}, batch {batch}", "kind": recipe.network, "batch": batch}
-    return [what | row for row in compare(sides, check, plan.seconds, device)]
-
-
-def _network_sides_on_gpu(network, images: Tensor, batch: int) -> list[Side]:
-    """The packed network over cold copies of its weights, the float ones likewise."""
-    ways = [gpu_graphs.Way("ours", "scores", packed.pack, lambda bits: bits(images))]
-    names = _float_networks(folding.blocks(network), batch, "cuda")
-    for name in names:
-        prepare = lambda net, n=name: _held(net, n, batch)  # noqa: E731
-        ways.append(gpu_graphs.Way(name, "scores", prepare, lambda held: held.run(images)))
-    return [gpu_graphs.side(way, network, deepcopy) for way in ways]
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A float network, and what its weights take at four bytes each."""
-
-    run: Callable[[Tensor], Tensor]
-    size: int
-
-    def packed_bytes(self) -> int:
-        return self.size
-
-
-def _held(network, name: str, batch: int) -> _Held:
-    blocks = folding.blocks(network)
-    size = sum(block.signs.nbytes for block in blocks)
-    return _Held(_float_networks(blocks, batch, "cuda")[name], size)
-
-
-def _float_networks(blocks: list[folding.Block], batch: int, device: str) -> dict[str, Callable]:
-    """Name -> images to scores. The plain kernels are for large batches of dense layers."""
-    default, *others = baselines.float32_products(device)
-    if blocks[0].signs.dim() == 4:
-        return {f"{default.name}, channels last": baselines.float_network(blocks, default, default)}
-    pairs = [(by, by) for by in (default, *others, *baselines.narrow_products(device)[:-1])]
-    if batch >= MANY_ROWS:
-        plain = baselines.plain_products(device)
-        pairs += [(plain[0], by) for by in plain]
-    return {by.name: baselines.float_network(blocks, first, by) for first, by in pairs}

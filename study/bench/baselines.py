@@ -1,4 +1,4 @@
-"""What the packed products and networks are measured against: every other way to compute the same.
+"""Yardsticks for packed products and networks: every other way to compute the same.
 
 Times nothing: `study.bench` does.
 """
@@ -17,6 +17,8 @@ from bnnlib.xnor import pack_signs
 from study import recipes
 from study.recipes.recipe import Recipe
 from study.train import build, runs
+
+MANY_ROWS = 16  # from here on the plain kernels, which make little of few, are timed
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,9 @@ def float32_products(device: str) -> list[Product]:
 
 
 def narrow_products(device: str) -> list[Product]:
-    """Those of fewer bits: TF32 on a GPU, bfloat16, and int8, the last."""
+    """Products in fewer bits: TF32 on a GPU, bfloat16, and int8, the last."""
     if device == "cuda":  # never run so far
-        from bnnlib.kernels.gpu_b1 import int8_columns, int8_rows
+        from bnnlib.kernels.int8 import int8_columns, int8_rows
 
         # Zeros that the product wants are added outside of the time that is taken.
         rows = lambda x: (int8_rows(_int8(x)), len(x))  # noqa: E731
@@ -94,7 +96,7 @@ def narrow_products(device: str) -> list[Product]:
 def plain_products(device: str) -> list[Product]:
     """The paper's plain kernel in float32, and on words; on a GPU that one is what `xnor` runs."""
     if device == "cuda":  # never run so far
-        from bnnlib.kernels.gpu import naive_matmul
+        from bnnlib.kernels.gpu_naive import naive_matmul
 
         return [Product("plain float32", "float32", _same, _same, naive_matmul)]
     from study.bench.plain_kernels import multiply_float, multiply_words
@@ -183,6 +185,6 @@ def _normalize(sums: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor, beta
 
 def _normalization(block: Block) -> tuple[Tensor, ...]:
     """(mean, variance, factor, shift) of the block's sums, its bias and divisor included."""
-    own, divisor = block.normalization, block.divisor
-    factor = own.gamma * own.inv_std / divisor
-    return divisor * own.mean - divisor * block.bias, torch.ones_like(factor), factor, own.beta
+    norm, divisor = block.normalization, block.divisor
+    factor = norm.gamma * norm.inv_std / divisor
+    return divisor * norm.mean - divisor * block.bias, torch.ones_like(factor), factor, norm.beta

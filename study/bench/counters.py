@@ -1,4 +1,4 @@
-"""What a machine itself counts: the memory that a call touches, and the joules that it takes.
+"""Counters of the machine itself: the memory that a call touches, and the joules that it takes.
 
 Both need counters that not every machine shows. Memory: Linux marks the pages of a process that are
 used. Energy: Intel and AMD processors count it (RAPL), and Linux lets root read that; NVIDIA's
@@ -22,7 +22,7 @@ _MAPPING = re.compile(r"([0-9a-f]+)-[0-9a-f]+ \S+ \S+ \S+ (\d+)")  # start; a fi
 
 
 def touched_bytes(call: Callable[[], object], process: Path = PROCESS) -> int | None:
-    """What the second of two calls reads or writes of the memory that this process allocated.
+    """Bytes that the second of two calls reads or writes of the memory that this process allocated.
 
     In whole pages, among them some of Python's own; files, and so code, are left out. None where
     pages are not marked.
@@ -62,7 +62,7 @@ class Meter:
 
 
 def meters(device: str, powercap: Path = POWERCAP) -> list[Meter]:
-    """What counts energy here and can be read: of processors and their memory, or of the GPU."""
+    """Readable meters of energy on this machine: of processors and their memory, or of the GPU."""
     return _gpu() if device == "cuda" else _processors(powercap)
 
 
@@ -108,7 +108,7 @@ def _gpu() -> list[Meter]:
 def joules_of(
     call: Callable[[], object], found: list[Meter], seconds: float, device: str
 ) -> float | None:
-    """Of one call, from as many as fit into so many seconds; None without a meter.
+    """Joules of one call, from as many as fit into `seconds`; None without a meter.
 
     All that the processor or the GPU takes meanwhile is in it, what it takes idle too.
     """
@@ -116,7 +116,9 @@ def joules_of(
         return None
     call()  # warm
     _finish(device)
-    before, calls, started = [meter.read() for meter in found], 0, time.perf_counter()
+    calls = 0
+    before = [meter.read() for meter in found]
+    started = time.perf_counter()
     while not calls or time.perf_counter() - started < seconds:
         call()
         calls += 1

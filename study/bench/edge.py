@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bnnlib import folding, models, normalization, packed
 from study import ROOT
 from study.bench.baselines import DEFAULT, NUMPY, Product, float_network
-from study.bench.timing import Side, compare
+from study.bench.timing import Implementation, compare
 
 
 def _int8_layout(w: Tensor):
@@ -44,7 +44,9 @@ STORED = [folding.Block, normalization.BatchNorm, set]  # what `save` writes bes
 
 
 def kinds_for(network: nn.Sequential) -> tuple[str, ...]:
-    """Those that there are: torch's int8 product of activations quantized as they come is dense,
+    """Kinds of numbers that are measured.
+
+    torch's int8 product of activations quantized as they come is dense,
     and so is NumPy's.
     """
     first = folding.blocks(network)[0]
@@ -70,7 +72,7 @@ def load(kind: str, file: Path) -> Callable[[Tensor], Tensor]:
 
 
 def weight_bytes(kind: str, network: nn.Sequential) -> int:
-    """What the binary layers' weights take in memory, ready to be multiplied."""
+    """Bytes of the binary layers' weights in memory, ready to be multiplied."""
     if kind == "bits":
         return packed.pack(network).packed_bytes()
     count = sum(layer.weight.numel() for layer in models.binary_layers(network).values())
@@ -94,12 +96,12 @@ def latencies(networks: dict[str, Callable], image: Tensor, scores: Tensor, seco
 
     scores (1, 10): the exact ones; whether they are met stands in each row.
     """
-    sides = [
-        Side(kind, "scores", lambda n=network: n(image), threads)
+    ways = [
+        Implementation(kind, "scores", lambda n=network: n(image), threads)
         for kind, network in networks.items()
         for threads in sorted({1, torch.get_num_threads()})
     ]
-    return compare(sides, lambda _, found: {"exact": torch.equal(found, scores)}, seconds, "cpu")
+    return compare(ways, lambda _, found: {"exact": torch.equal(found, scores)}, seconds, "cpu")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 A launch from Python takes longer than a small product, and weights that were just read are still in
 the second-level cache, where bits gain least over floats. So each side is recorded as a graph of
 many calls, over as many copies of its weights as make COLD bytes together, and what is told is the
-graph's time over its calls. All sides alike, a network's too.
+graph's time over its calls. All implementations alike, a network's too.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bnnlib.xnor import PackedWeights, pack_signs, pack_weights, xnor_matmul
 from study.bench import baselines
-from study.bench.timing import Side
+from study.bench.timing import Implementation
 
 COLD = 120_000_000  # bytes of weights together: more than twice an H200's second-level cache
 FEWEST_CALLS, MOST_CALLS = 20, 4096  # of a graph
@@ -46,7 +46,7 @@ def recorded(call: Callable[[], object]) -> Callable[[], object]:
     return replay
 
 
-def side(way: Way, w, copied: Callable, record: Callable = recorded) -> Side:
+def implementation(way: Way, w, copied: Callable, record: Callable = recorded) -> Implementation:
     """The side that makes many calls of a way at once, over copies of w, as `copied` makes them."""
     sets = [way.prepare(copied(w))]
     held = max(1, weight_bytes(sets[0]))
@@ -60,7 +60,7 @@ def side(way: Way, w, copied: Callable, record: Callable = recorded) -> Side:
             way.call(sets[call % count])
         return first
 
-    return Side(way.name, way.output, record(all_calls), 1, way.packing, calls)
+    return Implementation(way.name, way.output, record(all_calls), 1, way.packing, calls)
 
 
 def weight_bytes(prepared: object) -> int:
@@ -74,12 +74,12 @@ def weight_bytes(prepared: object) -> int:
     return getattr(prepared, "packed_bytes", lambda: 0)()
 
 
-def matmul_sides(
+def matmul_implementations(
     x: Tensor, w: Tensor, thresholds: Tensor, record: Callable = recorded
-) -> list[Side]:
+) -> list[Implementation]:
     """Every way to multiply the signs x (M, K) by w (N, K), ours first."""
     ways = _ours(x, thresholds) + _others(x)
-    return [side(way, w, Tensor.clone, record) for way in ways]
+    return [implementation(way, w, Tensor.clone, record) for way in ways]
 
 
 def _ours(x: Tensor, thresholds: Tensor) -> list[Way]:

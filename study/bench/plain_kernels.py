@@ -25,7 +25,9 @@ from bnnlib.kernels.cpu.word_counts import ones, sums_of
 
 TILE = 16
 UNROLLED = 4  # steps of the bound's loop, so that its counter costs nothing
-_BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_BYTE = ir.IntType(8)
+_INT = ir.IntType(32)
+_LONG = ir.IntType(64)
 
 
 @intrinsic
@@ -150,12 +152,12 @@ _look_ups, _counts = _bound(_of_look_ups, _look_up), _bound(_of_counts, _count)
 
 
 def bound_name() -> str:
-    """Which instructions the bound counts here."""
+    """Name of the instructions that the bound counts here."""
     return "VPSHUFB + VPADDB" if cpu.looks_up() else "xor + popcount + add"
 
 
 def run_bound(m: int, n: int, k: int) -> None:
-    """As many of these instructions as a product of (M, K) and (N, K) signs takes, all threads."""
+    """Run the instructions that a product of (M, K) and (N, K) signs takes, on all threads."""
     if cpu.looks_up():
         run, multiply_adds = _look_ups, LOOK_UPS[0] * 128  # 32 columns of 4 bits each
     else:

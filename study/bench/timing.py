@@ -1,7 +1,7 @@
 """Several ways to the same result, timed in turn, and checked. Knows neither kernels nor networks.
 
-All sides are timed block by block, one after the other, again and again, so that all meet the same
-moods of the machine.
+All implementations are timed block by block, one after the other, again and again, so that all meet
+the same moods of the machine.
 """
 
 import statistics
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 import torch
 
-BLOCK = 0.02  # seconds that a block of calls lasts, or a single call if that takes longer
-FEWEST, MOST = 3, 25  # blocks of a side
-LONG = 5  # a first call that takes so many times a side's share is itself the first block
+BLOCK_SECONDS = 0.02  # that a block of calls lasts, or a single call if that takes longer
+FEWEST_BLOCKS = 3  # of an implementation
+MOST_BLOCKS = 25
+LONG_CALL = 5  # a first call that takes this many times an implementation's share is a block
 
 
 @dataclass(frozen=True)
-class Side:
+class Implementation:
     """One way to the result."""
 
-    implementation: str
+    name: str
     output: str  # the type of its numbers
     call: Callable[[], object]
     threads: int
@@ -32,7 +33,7 @@ class Side:
         ms = [1000 * each / self.calls for each in seconds]
         p20, _, _, p80 = statistics.quantiles(ms * 2, n=5, method="inclusive")
         return {
-            "implementation": self.implementation,
+            "implementation": self.name,
             "output": self.output,
             "packing": self.packing,
             "threads": self.threads,
@@ -44,56 +45,64 @@ class Side:
 
 
 def compare(
-    sides: list[Side], check: Callable[[Side, object], dict], seconds: float, device: str
+    implementations: list[Implementation],
+    check: Callable[[Implementation, object], dict],
+    seconds: float,
+    device: str,
 ) -> list[dict]:
-    """A row for each side, its share of the time being so many seconds.
+    """A row for each implementation, its share of the time being so many seconds.
 
-    `check` is given a side's first result. A first call that takes long is a block itself;
-    a short one only warms up.
+    `check` is given each implementation and its first result. A first call that takes long is a
+    block itself; a short one only warms up.
     """
     threads = torch.get_num_threads()
     try:
-        timings = [_Timing(side, check, seconds, device) for side in sides]
+        timings = [_Timing(each, check, seconds, device) for each in implementations]
         turns = max(timing.wanted for timing in timings)
         for turn in range(turns):
             for timing in timings:
                 timing.take(turn, turns)
     finally:
         torch.set_num_threads(threads)
-    return [timing.side.row(timing.seconds, timing.checks) for timing in timings]
+    return [timing.implementation.row(timing.seconds, timing.checks) for timing in timings]
 
 
 class _Timing:
-    """What is known of a side: its checks, its first call, and the seconds of a call by block."""
+    """Times of one implementation so far: its first call, and the seconds of a call by block."""
 
-    def __init__(self, side: Side, check: Callable, seconds: float, device: str):
-        self.side, self.device = side, device
-        torch.set_num_threads(side.threads)
+    def __init__(
+        self, implementation: Implementation, check: Callable, seconds: float, device: str
+    ):
+        self.implementation = implementation
+        self.device = device
+        torch.set_num_threads(implementation.threads)
         results: list = []
-        self.first = seconds_of(lambda: results.append(side.call()), 1, device)
-        self.checks = check(side, results.pop())
+        self.first = seconds_of(lambda: results.append(implementation.call()), 1, device)
+        self.checks = check(implementation, results.pop())
         self.seconds: list[float] = []
-        if self.first >= LONG * seconds:
-            self.seconds, self.calls, self.wanted = [self.first], 1, FEWEST - 1
+        if self.first >= LONG_CALL * seconds:
+            self.seconds.append(self.first)
+            self.calls = 1
+            self.wanted = FEWEST_BLOCKS - 1
             return
-        self.first = seconds_of(side.call, 1, device)  # warm
-        block = min(BLOCK, seconds / FEWEST)
+        self.first = seconds_of(implementation.call, 1, device)  # warm
+        block = min(BLOCK_SECONDS, seconds / FEWEST_BLOCKS)
         self.calls = max(1, round(block / self.first))
         fit = int(seconds / max(self.first, block))
-        self.wanted = min(max(fit, FEWEST), MOST)
+        self.wanted = min(max(fit, FEWEST_BLOCKS), MOST_BLOCKS)
 
     def take(self, turn: int, turns: int) -> None:
         """A block, in so many of all turns as are wanted, evenly spread."""
         if (turn + 1) * self.wanted // turns == turn * self.wanted // turns:
             return
-        torch.set_num_threads(self.side.threads)
-        if self.first < BLOCK:
-            self.side.call()  # takes back the caches from the other sides
-        self.seconds.append(seconds_of(self.side.call, self.calls, self.device))
+        torch.set_num_threads(self.implementation.threads)
+        if self.first < BLOCK_SECONDS:
+            self.implementation.call()  # takes back the caches from the others
+        self.seconds.append(seconds_of(self.implementation.call, self.calls, self.device))
 
 
 def seconds_of(call: Callable[[], object], calls: int, device: str) -> float:
-    """Of one of so many calls in a row."""
+    """Mean seconds per call over `calls` consecutive calls."""
     _finish(device)
     started = time.perf_counter()
     for _ in range(calls):
@@ -109,22 +118,22 @@ def _finish(device: str) -> None:
 
 def milliseconds(rows: list[dict], what: str, *implementations: str) -> float | None:
     """The median of the fastest of these on all threads, packing excluded, as numbers, not bits."""
-    own = [row for row in rows if row["what"] == what and row["output"] != "bits"]
-    own = [row for row in own if row["implementation"] in implementations and not row["packing"]]
-    every = max((row["threads"] for row in own), default=0)
-    return min((row["ms"]["p50"] for row in own if row["threads"] == every), default=None)
+    found = [row for row in rows if row["what"] == what and row["output"] != "bits"]
+    found = [r for r in found if r["implementation"] in implementations and not r["packing"]]
+    every = max((row["threads"] for row in found), default=0)
+    return min((row["ms"]["p50"] for row in found if row["threads"] == every), default=None)
 
 
 def show(rows: list[dict]) -> None:
     """Print the rows of one shape, and how many times as long as our first each takes."""
-    own = {
+    ours = {
         row["threads"]: row["ms"]["p50"]
         for row in reversed(rows)
         if row["implementation"] == "ours"
     }
     print(f"\n{rows[0]['what']}")
     for row in rows:
-        ms, base = row["ms"], own.get(row["threads"], next(iter(own.values())))
+        ms, base = row["ms"], ours.get(row["threads"], next(iter(ours.values())))
         marks = {True: "exact", False: "not exact", None: ""}[row["exact"]]
         output = row["output"] + (", packing included" if row["packing"] else "")
         print(

@@ -67,7 +67,9 @@ def load(name: str) -> Dataset:
     folder, OSError if the disk is full.
     """
     _check_name(name)
-    folder, reasons, wrong = _folder(), [], []
+    folder = _folder()
+    reasons = []
+    wrong = []
     for source, read in sources.in_order(name):
         try:
             arrays, hashes = read(name, folder)

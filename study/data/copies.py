@@ -21,7 +21,7 @@ MARKS = ("MNIST/raw", "mnist.npz", *PICKLED)  # what shows that a folder is anot
 
 
 def store(folder: Path) -> Path:
-    """Where what is made from the files of `folder` is kept: there, or below `data/` if the folder
+    """Folder for what is made from the files of `folder`: there, or below `data/` if the folder
     is another library's."""
     return ROOT / "data" if _is_foreign(folder) else folder
 

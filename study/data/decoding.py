@@ -1,4 +1,4 @@
-"""From the bytes of published files to arrays. Knows formats, and no data set's name or place.
+"""Decode the bytes of published files to arrays. Knows formats, and no data set's name or place.
 
 Whatever a file holds, the readers return arrays or raise one of `cached.FAILURES`; no pickle is
 read, nothing is unpacked to disk, and sizes are limited before anything is unzipped.

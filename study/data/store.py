@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bnnlib.files import DECODING, whole
+from bnnlib.files import DECODING, atomic_write
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 SIZES = {  # images to train on, to test on
@@ -91,7 +91,7 @@ def keep(name: str, folder: Path, parts: Parts, origin: str) -> Checked:
     try:
         for key, blocks, shape in zip(KEYS, parts, _shapes(name), strict=True):
             _save(folder / name / f"{key}.npy", blocks, shape)
-        with whole(folder / name / "sha256.json") as file:
+        with atomic_write(folder / name / "sha256.json") as file:
             file.write(json.dumps(dict(zip(KEYS, hashes, strict=True)), indent=1).encode())
     except OSError as problem:
         if problem.errno not in READ_ONLY:
@@ -136,7 +136,7 @@ def _pieces(blocks: list[np.ndarray], rows: int = 10_000) -> Iterator[np.ndarray
 
 def _save(path: Path, blocks: list[np.ndarray], shape: tuple[int, ...]) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with whole(path) as file:
+    with atomic_write(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
         for piece in _pieces(blocks):
             file.write(piece)

@@ -52,7 +52,9 @@ def _grey(rng, digits):
 def _colour(rng, digits):
     """digits (B,) -> (B, 3, 32, 32) uint8: a digit between cut-off neighbours, as in SVHN."""
     x, y = _warp(rng, 32, height=(19, 28), turn=0.12, lean=0.15, shift=1.5, wobble=0.4)
-    font, weight, blur = _pick_font(rng), _uniform(rng, -0.5, 1.5), _uniform(rng, 1.2, 4.0)
+    font = _pick_font(rng)
+    weight = _uniform(rng, -0.5, 1.5)
+    blur = _uniform(rng, 1.2, 4.0)
     ink = _ink(_sample(font * 10 + digits[:, None, None], x, y), weight, blur)
     ink = np.maximum(ink, _neighbours(rng, font, weight, blur, x, y))[:, None]
     ground, paint = _palette(rng)
@@ -62,7 +64,7 @@ def _colour(rng, digits):
 
 
 def _warp(rng, side, height, turn, lean, shift, wobble):
-    """Where each pixel of a `side` x `side` picture looks in the atlas: x, y (B, side, side).
+    """Places in the atlas that a `side` x `side` picture's pixels show: x, y (B, side, side).
 
     Turn and lean in radians, height and shift in pixels of the picture, wobble in atlas pixels.
     The centre of the digit is (0, 0).

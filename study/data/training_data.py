@@ -1,4 +1,4 @@
-"""What a run trains on, selects by and is tested on: tensors that stay on its device."""
+"""Data of a run, to train on, select by and test on: tensors that stay on its device."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class Images:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run trains on, selects by, and is tested on; and where it came from.
+    """Data of a run, to train on, select by and test on; and their source.
 
     The network sees scale * image + offset.
     """

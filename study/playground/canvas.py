@@ -83,7 +83,7 @@ class Canvas(anywidget.AnyWidget):
         return proposal["value"]
 
     def digit(self) -> Tensor:
-        """What the networks read, (28, 28) uint8: the test image as it is, or what is drawn."""
+        """Image for the networks, (28, 28) uint8: the test image as it is, or what is drawn."""
         if self.test_image != DRAWN:
             return self._images[self.test_image]
         pixels = np.frombuffer(self.drawing, np.uint8).reshape(self.side, self.side)

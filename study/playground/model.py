@@ -1,4 +1,4 @@
-"""What the playground computes: a digit of a drawing, a packed network opened, an experiment.
+"""Computations of the playground: a digit of a drawing, a packed network opened, an experiment.
 
 Nothing here knows a browser: `study.playground.canvas` and `study.playground.training_panel` do.
 """
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bnnlib.binarize import Binarization
 from bnnlib.optim import Clip, Multiplier
-from bnnlib.packed import ByteInput, PackedNetwork, PixelInput
+from bnnlib.packed import PackedNetwork
+from bnnlib.packed_layers import ByteInput, PixelInput
 from bnnlib.pictures import BOX, CENTRE, SIDE, as_mnist  # noqa: F401 - what notebooks need
 from bnnlib.xnor import xnor_matmul
 from study.bench.timing import seconds_of
@@ -20,7 +21,7 @@ from study.recipes.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class HiddenLayer:
-    """What a packed layer makes of one image: bit n of its words is [sums_n >= thresholds_n]."""
+    """Outcome of a packed layer for one image: bit n of its words is [sums_n >= thresholds_n]."""
 
     sums: Tensor  # (N,) int32
     thresholds: Tensor  # (N,) int32
@@ -58,7 +59,7 @@ def _require_digits(network: PackedNetwork) -> None:
 
 
 def milliseconds(network: Callable[[Tensor], Tensor], digit: Tensor, calls: int = 1) -> float:
-    """From a digit's pixels (28, 28) to the scores, by so many calls in a row: the mean of them."""
+    """Mean milliseconds from pixels (28, 28) to scores, over `calls` consecutive calls."""
     return 1000 * seconds_of(lambda: network(digit[None]), calls, "cpu")
 
 

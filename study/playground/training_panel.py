@@ -39,7 +39,9 @@ class TrainingPanel(widgets.VBox):
         )
         self.start = widgets.Button(description="Train", button_style="primary")
         self.forget = widgets.Button(description="Forget the curves")
-        self.planned, self.status, self.picture = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.planned = widgets.HTML()
+        self.status = widgets.HTML()
+        self.picture = widgets.HTML()
         switches = [self.weights, self.activations, self.stochastic, self.clip]
         buttons = widgets.HBox([self.start, self.forget])
         controls = [*switches, self.dropout, self.learning_rate]
@@ -55,7 +57,7 @@ class TrainingPanel(widgets.VBox):
         self.forget.on_click(self._forget)
 
     def recipe(self) -> Recipe:
-        """What the controls say."""
+        """The recipe that the controls say."""
         return experiment(
             self.base,
             self.weights.value,
@@ -98,7 +100,9 @@ class TrainingPanel(widgets.VBox):
         self._draw()
 
     def _forget(self, _) -> None:
-        self.records, self.status.value, self.picture.value = [], "", ""
+        self.records = []
+        self.status.value = ""
+        self.picture.value = ""
 
     def _draw(self) -> None:
         figure = figures.learning_curves(self.records)

@@ -2,14 +2,14 @@
 
 `recipe` says what a recipe is, `paper` and `ablations` hold the recipes, `sweeps` those that
 serve only to choose a learning rate, `profiles` what each profile changes in them, `citations`
-where their values come from; all are offered here.
+the places that their values come from; all are offered here.
 """
 
 from dataclasses import replace
 
 from study.recipes.ablations import *  # noqa: F403 - recipes alone, each by its own name
 from study.recipes.ablations import ABLATIONS
-from study.recipes.citations import SOURCES, Source  # noqa: F401
+from study.recipes.citations import CITATIONS, Citation  # noqa: F401
 from study.recipes.paper import *  # noqa: F403
 from study.recipes.paper import PAPER, SVHN_PART
 from study.recipes.profiles import PROFILES
@@ -43,5 +43,5 @@ def by_name(name: str) -> Recipe:
 
 
 def is_named(recipe: Recipe, profile: str) -> bool:
-    """Whether this is a named recipe, at this profile, with nothing else changed."""
+    """True for a named recipe at this profile with nothing else changed."""
     return any(recipe == at_profile(named, profile) for named in (*RECIPES, *RATE_RECIPES))

@@ -1,4 +1,4 @@
-"""Where each value of the paper's recipes stands, and a word where paper and code differ.
+"""Citations for each value of the paper's recipes, and a word where paper and code differ.
 
 The paper: arXiv 1602.02830 and its NIPS version. py files are the authors' Theano code
 (MatthieuCourbariaux/BinaryNet at d7d45ae), lua files their Torch7 code (itayhubara/BinaryNet at
@@ -9,174 +9,174 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a recipe's value stands: in the paper, in the authors' code; a word if they differ."""
+class Citation:
+    """Place of a recipe's value in the paper and in the authors' code; a word if they differ."""
 
     paper: str
     code: str
     note: str = ""
 
 
-_NO_DENSE = Source("-", "-", "the multilayer perceptron has no such layers")
-_NO_DROPOUT = Source("none", "none")
+_NO_DENSE = Citation("-", "-", "the multilayer perceptron has no such layers")
+_NO_DROPOUT = Citation("none", "none")
 
 _THEANO = {
-    "weights": Source("Algorithm 1", "binary_net.py:22-43", "the last layer's weights too"),
-    "activations": Source("Algorithm 1", "binary_net.py:42", "all but the last layer's"),
-    "cancel_saturated": Source("eq. 4", "binary_net.py:22-43", "rounding behind a hard sigmoid"),
-    "initialization": Source("not given", "binary_net.py:103, 148", "biases 0"),
-    "optimizer": Source("Adam", "Lasagne's updates.py:613-624", "with its defaults"),
-    "multiplier": Source(
+    "weights": Citation("Algorithm 1", "binary_net.py:22-43", "the last layer's weights too"),
+    "activations": Citation("Algorithm 1", "binary_net.py:42", "all but the last layer's"),
+    "cancel_saturated": Citation("eq. 4", "binary_net.py:22-43", "rounding behind a hard sigmoid"),
+    "initialization": Citation("not given", "binary_net.py:103, 148", "biases 0"),
+    "optimizer": Citation("Adam", "Lasagne's updates.py:613-624", "with its defaults"),
+    "multiplier": Citation(
         "Algorithm 1", "binary_net.py:96-98, 138-142", "a factor above 1 on the finished Adam step"
     ),
-    "scale_biases": Source("no", "binary_net.py:181-196", "binary weights alone are scaled"),
-    "scale_gammas": Source("no", "binary_net.py:181-196", "binary weights alone are scaled"),
-    "clip": Source("Algorithm 1", "binary_net.py:193-194", "after every update"),
-    "halve_every": Source("-", "-", "exponential decay instead"),
+    "scale_biases": Citation("no", "binary_net.py:181-196", "binary weights alone are scaled"),
+    "scale_gammas": Citation("no", "binary_net.py:181-196", "binary weights alone are scaled"),
+    "clip": Citation("Algorithm 1", "binary_net.py:193-194", "after every update"),
+    "halve_every": Citation("-", "-", "exponential decay instead"),
 }
 
 _MNIST_THEANO = {
     **_THEANO,
-    "inputs": Source("no preprocessing", "mnist.py:100"),
-    "network": Source("multilayer perceptron", "mnist.py:128-170"),
-    "hidden": Source("3 hidden layers of 4096", "mnist.py:42-44"),
+    "inputs": Citation("no preprocessing", "mnist.py:100"),
+    "network": Citation("multilayer perceptron", "mnist.py:128-170"),
+    "hidden": Citation("3 hidden layers of 4096", "mnist.py:42-44"),
     "dense": _NO_DENSE,
-    "batch_norm": Source("batch normalization", "mnist.py:36-38", "eps 1e-4, average 0.1"),
-    "input_dropout": Source("dropout, no rate given", "mnist.py:52-54"),
-    "hidden_dropout": Source(
+    "batch_norm": Citation("batch normalization", "mnist.py:36-38", "eps 1e-4, average 0.1"),
+    "input_dropout": Citation("dropout, no rate given", "mnist.py:52-54"),
+    "hidden_dropout": Citation(
         "dropout, no rate given", "mnist.py:52-54", "behind the binarization: {0, ±2}"
     ),
-    "batch_size": Source("100", "mnist.py:32"),
-    "epochs": Source("1000", "mnist.py:48"),
-    "learning_rate": Source("not given", "mnist.py:77"),
-    "final_learning_rate": Source(
+    "batch_size": Citation("100", "mnist.py:32"),
+    "epochs": Citation("1000", "mnist.py:48"),
+    "learning_rate": Citation("not given", "mnist.py:77"),
+    "final_learning_rate": Citation(
         "exponential decay", "mnist.py:77-81", "printed by step, coded by epoch"
     ),
 }
 
 _CIFAR10_THEANO = {
     **_THEANO,
-    "inputs": Source("no preprocessing", "cifar10.py:87"),
-    "network": Source("the ConvNet of BinaryConnect", "cifar10.py:117-297"),
-    "hidden": Source("as BinaryConnect", "cifar10.py:117-297", "two convolutions of each width"),
-    "dense": Source("as BinaryConnect", "cifar10.py:117-297", "two layers"),
-    "batch_norm": Source("batch normalization", "cifar10.py:36-38", "eps 1e-4, average 0.1"),
+    "inputs": Citation("no preprocessing", "cifar10.py:87"),
+    "network": Citation("the ConvNet of BinaryConnect", "cifar10.py:117-297"),
+    "hidden": Citation("as BinaryConnect", "cifar10.py:117-297", "two convolutions of each width"),
+    "dense": Citation("as BinaryConnect", "cifar10.py:117-297", "two layers"),
+    "batch_norm": Citation("batch normalization", "cifar10.py:36-38", "eps 1e-4, average 0.1"),
     "input_dropout": _NO_DROPOUT,
     "hidden_dropout": _NO_DROPOUT,
-    "batch_size": Source("50", "cifar10.py:33"),
-    "epochs": Source("500", "cifar10.py:61", "axis of Figure 1"),
-    "learning_rate": Source("not given", "cifar10.py:65"),
-    "final_learning_rate": Source(
+    "batch_size": Citation("50", "cifar10.py:33"),
+    "epochs": Citation("500", "cifar10.py:61", "axis of Figure 1"),
+    "learning_rate": Citation("not given", "cifar10.py:65"),
+    "final_learning_rate": Citation(
         "exponential decay", "cifar10.py:65-69", "printed by step, coded by epoch"
     ),
 }
 
 _SVHN_THEANO = {
     **_CIFAR10_THEANO,
-    "inputs": Source("as CIFAR-10", "svhn.py:100"),
-    "network": Source("as CIFAR-10", "svhn.py:129-280"),
-    "hidden": Source("half of CIFAR-10's", "svhn.py:129-280", "two convolutions of each width"),
-    "dense": Source("as CIFAR-10", "svhn.py:129-280", "not halved"),
-    "batch_norm": Source("as CIFAR-10", "svhn.py:38-40", "eps 1e-4, average 0.1"),
-    "batch_size": Source("as CIFAR-10", "svhn.py:35"),
-    "epochs": Source("200", "svhn.py:63"),
-    "learning_rate": Source("not given", "svhn.py:67-71"),
-    "final_learning_rate": Source(
+    "inputs": Citation("as CIFAR-10", "svhn.py:100"),
+    "network": Citation("as CIFAR-10", "svhn.py:129-280"),
+    "hidden": Citation("half of CIFAR-10's", "svhn.py:129-280", "two convolutions of each width"),
+    "dense": Citation("as CIFAR-10", "svhn.py:129-280", "not halved"),
+    "batch_norm": Citation("as CIFAR-10", "svhn.py:38-40", "eps 1e-4, average 0.1"),
+    "batch_size": Citation("as CIFAR-10", "svhn.py:35"),
+    "epochs": Citation("200", "svhn.py:63"),
+    "learning_rate": Citation("not given", "svhn.py:67-71"),
+    "final_learning_rate": Citation(
         "exponential decay", "svhn.py:67-71", "printed by step, coded by epoch"
     ),
 }
 
 # One table for the paper's words and for the code: what differs is which column a recipe follows.
 _TORCH7 = {
-    "activations": Source(
+    "activations": Citation(
         "deterministic, some experiments stochastic in training",
         "BinarizedNeurons.lua:15-20",
         "stochastic in training: stcNeurons; all but the last layer's",
     ),
-    "cancel_saturated": Source("eq. 4", "BinarizedNeurons.lua:24-28", "behind a HardTanh"),
-    "batch_norm": Source(
+    "cancel_saturated": Citation("eq. 4", "BinarizedNeurons.lua:24-28", "behind a HardTanh"),
+    "batch_norm": Citation(
         "shift-based, NIPS Algorithm 3",
         "BatchNormalizationShiftPow2.lua",
         "printed without + beta; coded: an ordinary one behind the last layer",
     ),
     "input_dropout": _NO_DROPOUT,
     "hidden_dropout": _NO_DROPOUT,
-    "optimizer": Source(
+    "optimizer": Citation(
         "shift-based AdaMax, NIPS Algorithm 2",
         "adaMax_binary_clip_shift.lua:33-71",
         "coded: betas are no powers of two, an epsilon, and v is stored rounded: it never decays",
     ),
-    "final_learning_rate": Source("-", "-", "halved by steps instead"),
+    "final_learning_rate": Citation("-", "-", "halved by steps instead"),
 }
 _RATE = "AdaMax's default 2^-10"
 _UNBOUNDED = "coded: until stopped"
 
 _MNIST_TORCH7 = {
     **_TORCH7,
-    "inputs": Source("no preprocessing", "Data.lua:82, 184-197", "coded: standardized"),
-    "network": Source("multilayer perceptron", "MNIST_Model.lua"),
-    "hidden": Source("3 hidden layers of 2048", "MNIST_Model.lua:21"),
+    "inputs": Citation("no preprocessing", "Data.lua:82, 184-197", "coded: standardized"),
+    "network": Citation("multilayer perceptron", "MNIST_Model.lua"),
+    "hidden": Citation("3 hidden layers of 2048", "MNIST_Model.lua:21"),
     "dense": _NO_DENSE,
-    "weights": Source("Algorithm 1", "Main_BinaryNet_MNIST.lua:27-28", "the last layer's too"),
-    "initialization": Source(
+    "weights": Citation("Algorithm 1", "Main_BinaryNet_MNIST.lua:27-28", "the last layer's too"),
+    "initialization": Citation(
         "not given", "BinaryLinear.lua:29, 39-40", "coded: biases U(±1/√fan-in)"
     ),
-    "multiplier": Source("Algorithm 1", "MNIST_Model.lua:51-52"),
-    "scale_biases": Source("no", "MNIST_Model.lua:51-58", "coded: biases as their weights"),
-    "scale_gammas": Source("no", "MNIST_Model.lua:59-78", "coded: times √(n / 1.5)"),
-    "clip": Source("Algorithm 1", "adaMax_binary_clip_shift.lua:71"),
-    "batch_size": Source("100", "Main_BinaryNet_MNIST.lua:26"),
-    "epochs": Source("as Theano", "Main_BinaryNet_MNIST.lua:32", _UNBOUNDED),
-    "learning_rate": Source(_RATE, "Main_BinaryNet_MNIST.lua:22", "coded: 2^-6"),
-    "halve_every": Source("10 epochs", "Main_BinaryNet_MNIST.lua:326", "coded: 20 epochs"),
+    "multiplier": Citation("Algorithm 1", "MNIST_Model.lua:51-52"),
+    "scale_biases": Citation("no", "MNIST_Model.lua:51-58", "coded: biases as their weights"),
+    "scale_gammas": Citation("no", "MNIST_Model.lua:59-78", "coded: times √(n / 1.5)"),
+    "clip": Citation("Algorithm 1", "adaMax_binary_clip_shift.lua:71"),
+    "batch_size": Citation("100", "Main_BinaryNet_MNIST.lua:26"),
+    "epochs": Citation("as Theano", "Main_BinaryNet_MNIST.lua:32", _UNBOUNDED),
+    "learning_rate": Citation(_RATE, "Main_BinaryNet_MNIST.lua:22", "coded: 2^-6"),
+    "halve_every": Citation("10 epochs", "Main_BinaryNet_MNIST.lua:326", "coded: 20 epochs"),
 }
 
 _CIFAR10_TORCH7 = {
     **_TORCH7,
-    "inputs": Source("no preprocessing", "Data.lua:58-60, 161-180", "coded: whitened, twice"),
-    "network": Source("the ConvNet of BinaryConnect", "Cifar10_Model.lua:33-78"),
-    "hidden": Source("as BinaryConnect", "Cifar10_Model.lua:33-78"),
-    "dense": Source("as BinaryConnect", "Cifar10_Model.lua:33-78"),
-    "weights": Source("Algorithm 1", "Main_BinaryNet_Cifar10.lua:28-29", "the last layer's too"),
-    "initialization": Source(
+    "inputs": Citation("no preprocessing", "Data.lua:58-60, 161-180", "coded: whitened, twice"),
+    "network": Citation("the ConvNet of BinaryConnect", "Cifar10_Model.lua:33-78"),
+    "hidden": Citation("as BinaryConnect", "Cifar10_Model.lua:33-78"),
+    "dense": Citation("as BinaryConnect", "Cifar10_Model.lua:33-78"),
+    "weights": Citation("Algorithm 1", "Main_BinaryNet_Cifar10.lua:28-29", "the last layer's too"),
+    "initialization": Citation(
         "not given",
         "BinaryLinear.lua:29, 39-40",
         "coded: biases, and on a GPU convolutions, U(±1/√fan-in)",
     ),
-    "multiplier": Source(
+    "multiplier": Citation(
         "Algorithm 1", "Cifar10_Model.lua:88-89, 141-142", "coded: rounded to a power of two"
     ),
-    "scale_biases": Source("no", "Cifar10_Model.lua:93-94", "coded: biases as their weights"),
-    "scale_gammas": Source("no", "Cifar10_Model.lua", "no"),
-    "clip": Source("Algorithm 1", "Cifar10_Model.lua:168", "coded: every parameter is clipped"),
-    "batch_size": Source("200", "Main_BinaryNet_Cifar10.lua:27"),
-    "epochs": Source("500", "Main_BinaryNet_Cifar10.lua:33", f"axis of Figure 1; {_UNBOUNDED}"),
-    "learning_rate": Source(_RATE, "Main_BinaryNet_Cifar10.lua:23", "coded: 2^-6"),
-    "halve_every": Source("50 epochs", "Main_BinaryNet_Cifar10.lua:312"),
+    "scale_biases": Citation("no", "Cifar10_Model.lua:93-94", "coded: biases as their weights"),
+    "scale_gammas": Citation("no", "Cifar10_Model.lua", "no"),
+    "clip": Citation("Algorithm 1", "Cifar10_Model.lua:168", "coded: every parameter is clipped"),
+    "batch_size": Citation("200", "Main_BinaryNet_Cifar10.lua:27"),
+    "epochs": Citation("500", "Main_BinaryNet_Cifar10.lua:33", f"axis of Figure 1; {_UNBOUNDED}"),
+    "learning_rate": Citation(_RATE, "Main_BinaryNet_Cifar10.lua:23", "coded: 2^-6"),
+    "halve_every": Citation("50 epochs", "Main_BinaryNet_Cifar10.lua:312"),
 }
 
 _SVHN_TORCH7 = {
     **_CIFAR10_TORCH7,
-    "inputs": Source(
+    "inputs": Citation(
         "as CIFAR-10", "Data.lua:105-111, 181-197", "coded: contrast normalized, standardized"
     ),
-    "network": Source("as CIFAR-10", "SVHN_Model.lua"),
-    "hidden": Source("half of CIFAR-10's", "SVHN_Model.lua"),
-    "dense": Source("as CIFAR-10", "SVHN_Model.lua", "not halved"),
-    "weights": Source("as CIFAR-10", "Main_BinaryNet_SVHN.lua", "the last layer's too"),
-    "multiplier": Source(
+    "network": Citation("as CIFAR-10", "SVHN_Model.lua"),
+    "hidden": Citation("half of CIFAR-10's", "SVHN_Model.lua"),
+    "dense": Citation("as CIFAR-10", "SVHN_Model.lua", "not halved"),
+    "weights": Citation("as CIFAR-10", "Main_BinaryNet_SVHN.lua", "the last layer's too"),
+    "multiplier": Citation(
         "Algorithm 1", "SVHN_Model.lua:92, 156", "coded: rounded to a power of two"
     ),
-    "scale_biases": Source("no", "SVHN_Model.lua", "coded: biases as their weights"),
-    "scale_gammas": Source("no", "SVHN_Model.lua", "no"),
-    "clip": Source("Algorithm 1", "adaMax_binary_clip_shift.lua:71", "weights alone"),
-    "batch_size": Source("as CIFAR-10", "Main_BinaryNet_SVHN.lua"),
-    "epochs": Source("200", "Main_BinaryNet_SVHN.lua", _UNBOUNDED),
-    "learning_rate": Source(_RATE, "Main_BinaryNet_SVHN.lua:22", "coded: 2^-7"),
-    "halve_every": Source("as CIFAR-10", "Main_BinaryNet_SVHN.lua:317", "coded: 20 epochs"),
+    "scale_biases": Citation("no", "SVHN_Model.lua", "coded: biases as their weights"),
+    "scale_gammas": Citation("no", "SVHN_Model.lua", "no"),
+    "clip": Citation("Algorithm 1", "adaMax_binary_clip_shift.lua:71", "weights alone"),
+    "batch_size": Citation("as CIFAR-10", "Main_BinaryNet_SVHN.lua"),
+    "epochs": Citation("200", "Main_BinaryNet_SVHN.lua", _UNBOUNDED),
+    "learning_rate": Citation(_RATE, "Main_BinaryNet_SVHN.lua:22", "coded: 2^-7"),
+    "halve_every": Citation("as CIFAR-10", "Main_BinaryNet_SVHN.lua:317", "coded: 20 epochs"),
 }
 
-SOURCES: dict[str, dict[str, Source]] = {
+CITATIONS: dict[str, dict[str, Citation]] = {
     "mnist-theano": _MNIST_THEANO,
     "mnist-torch7": _MNIST_TORCH7,
     "mnist-torch7-code": _MNIST_TORCH7,

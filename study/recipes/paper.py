@@ -4,7 +4,7 @@ The recipes for SVHN stand here for `svhn-part` too, real images where the offic
 had.
 
 Each Torch7 experiment stands here twice, because the paper's words and the authors' code disagree:
-the plain name is what the paper says, `-code` what the code does. `citations` has the sources.
+the plain name is what the paper says, `-code` what the code does. `citations` has the places.
 """
 
 from dataclasses import replace

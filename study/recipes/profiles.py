@@ -1,4 +1,4 @@
-"""What a profile changes in a recipe. `paper` changes nothing.
+"""Profiles: the changes that each makes in a recipe. `paper` changes nothing.
 
 A shortened run compresses the learning-rate schedule, never cuts it off; some also start at another
 rate and end at a higher one. A schedule of halvings is compressed to six to ten stages: the

@@ -1,4 +1,4 @@
-"""What a recipe is: the fields that determine a training run, and what they may not be together."""
+"""The recipe: the fields that determine a training run, and what they may not be together."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from bnnlib.rules import Rule
 
 
 class Preprocessing(StrEnum):
-    """What happens to the images before the network."""
+    """Preprocessing of the images before the network."""
 
     SCALED = "scaled"  # pixels to [-1, 1]
     STANDARDIZED = "standardized"  # [0, 1], then the training split's one mean and deviation

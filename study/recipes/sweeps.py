@@ -66,7 +66,7 @@ def chosen(file: Path | None = None) -> dict[str, float]:
 
 
 def chosen_fields(arm: Recipe, rates: dict[str, float]) -> dict[str, float]:
-    """What a choice of rates changes in an arm: nothing as long as none is chosen for it."""
+    """Fields that a choice of rates changes in an arm: none as long as no rate is chosen for it."""
     name = FOLLOWS.get(arm.name, arm.name)
     return at_rate(arm, rates[name]) if name in rates else {}
 

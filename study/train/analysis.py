@@ -1,4 +1,4 @@
-"""What a network's binary weights look like and how they move: sign flips, distinct filters."""
+"""Analysis of a network's binary weights and of how they move: sign flips, distinct filters."""
 
 import torch
 from torch import Tensor, nn

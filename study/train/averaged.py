@@ -11,11 +11,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bnnlib.binarize import Binarization
-from bnnlib.functional import Values
+from bnnlib.functional import InputValues
 from bnnlib.layers import BinaryActivation, BinaryConv2d, BinaryLinear
 from study.data.training_data import Images
 from study.recipes.recipe import Recipe
-from study.train.loop import EVALUATION_BATCH
+from study.train.evaluation import EVALUATION_BATCH
 
 DRAWS = 16
 FIRST_SEED = 2**31  # far from the seeds of runs, which count from 0
@@ -27,7 +27,7 @@ def is_stochastic(recipe: Recipe) -> bool:
 
 
 def outcome(recipe: Recipe, network: nn.Module, test: Images, seed: int) -> dict:
-    """What a record holds of this: nothing for a recipe that draws nothing."""
+    """Entries for a run's record: none for a recipe that draws nothing."""
     if not is_stochastic(recipe):
         return {}
     return {"averaged_test_error": averaged_error(network, test, seed), "averaged_draws": DRAWS}
@@ -65,8 +65,8 @@ def _drawing(network: nn.Module, generator: Generator) -> Iterator[None]:
     for layer in layers:
         layer.noise = generator
         layer.training = True
-        if getattr(layer, "inputs", None) is Values.DROPPED:  # there is no dropout now
-            layer.inputs = Values.SIGNS
+        if getattr(layer, "inputs", None) is InputValues.DROPPED:  # there is no dropout now
+            layer.inputs = InputValues.SIGNS
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from torch import Generator, nn
 from bnnlib.binarize import power_of_two
 from bnnlib.functional import laid_out
 from bnnlib.layers import BinaryConv2d, BinaryLinear
-from bnnlib.models import Parts, binary_layers, build
+from bnnlib.models import LayerFactory, binary_layers, build
 from bnnlib.optim import Clip, Multiplier, Optimizer
 from bnnlib.rounding import Rounding
 from study.recipes.recipe import Recipe
@@ -19,25 +19,25 @@ from study.recipes.recipe import Recipe
 
 def build_network(recipe: Recipe, seed: int, device: str = "cpu") -> nn.Sequential:
     """The recipe's network with its initial weights, a function of the seed."""
-    parts = Parts(
-        recipe.weights,
-        recipe.activations,
-        recipe.cancel_saturated,
-        Generator().manual_seed(3 * seed),
-        Generator(device).manual_seed(3 * seed + 1),
-        recipe.batch_norm,
-        recipe.initialization,
+    factory = LayerFactory(
+        weights=recipe.weights,
+        activations=recipe.activations,
+        cancel=recipe.cancel_saturated,
+        init=Generator().manual_seed(3 * seed),
+        noise=Generator(device).manual_seed(3 * seed + 1),
+        batch_norm=recipe.batch_norm,
+        initialization=recipe.initialization,
     )
     network = build(
-        parts,
-        recipe.network,
-        recipe.hidden,
-        recipe.dense,
-        recipe.input_dropout,
-        recipe.hidden_dropout,
-        recipe.side,
-        recipe.channels,
-        recipe.classes,
+        factory,
+        network=recipe.network,
+        hidden=recipe.hidden,
+        dense=recipe.dense,
+        input_dropout=recipe.input_dropout,
+        hidden_dropout=recipe.hidden_dropout,
+        side=recipe.side,
+        channels=recipe.channels,
+        classes=recipe.classes,
     )
     return on_device(network, device)
 
@@ -57,7 +57,7 @@ def noise_generator(network: nn.Module) -> Generator | None:
 
 
 def file_shape(recipe: Recipe) -> dict:
-    """What a network file tells of a recipe, so that `load_network` can build the network."""
+    """Fields of a recipe for a network file, so that `load_network` can build the network."""
     names = ("network", "hidden", "dense", "activations", "batch_norm")
     names += ("side", "channels", "classes")
     return {name: value for name, value in asdict(recipe).items() if name in names}

@@ -13,11 +13,11 @@ from torch import Generator, Tensor, nn
 
 from bnnlib import functional, models, parallel
 from bnnlib.binarize import sign
-from bnnlib.functional import Values
+from bnnlib.functional import InputValues
 from study.data.training_data import Images
 from study.recipes.recipe import Recipe
-from study.train import loop
-from study.train.checkpoints import State
+from study.train import eager
+from study.train.state import State
 
 WARM_UP = 3  # steps before recording: libraries allocate, choose and compile
 COMPARED = 5  # steps beside the eager ones
@@ -54,7 +54,9 @@ class Captured:
     """
 
     def __init__(self, state: State, recipe: Recipe, split: Images, graph: type = CudaGraph):
-        self.state, self.split, self.batch = state, split, recipe.batch_size
+        self.state = state
+        self.split = split
+        self.batch = recipe.batch_size
         device, steps = split.images.device, len(split.images) // recipe.batch_size
         groups = len(state.optimizer.param_groups)
         self.order = torch.zeros(len(split.images), dtype=torch.int64, device=device)
@@ -75,7 +77,7 @@ class Captured:
         rows = self.order.index_select(0, self.cursor * self.batch + self.within)
         images = self.split.images.index_select(0, rows)
         labels = self.split.labels.index_select(0, rows)
-        loss = loop.gradients(self.state.network, self.state.optimizer, images, labels)
+        loss = eager.gradients(self.state.network, self.state.optimizer, images, labels)
         sizes = self.sizes.index_select(1, self.cursor).squeeze(1)
         self.state.optimizer.step(sizes)
         self.losses.index_copy_(0, self.cursor, loss.view(1))
@@ -170,7 +172,7 @@ def require_exact_sums(network: nn.Module, images: Tensor) -> None:
 
     names = {layer: name for name, layer in models.binary_layers(network).items()}
     for layer in names:
-        if layer.inputs is not Values.REAL:
+        if layer.inputs is not InputValues.REAL:
             hooks.append(layer.register_forward_hook(check))
     try:
         with torch.no_grad():
@@ -204,12 +206,12 @@ def require_same_steps(captured: Captured) -> None:
         captured.replay()
     replayed = captured.losses[:steps].tolist()
     restore(state, before)
-    eager = [_eager_step(captured, step) for step in range(steps)]
+    wanted = [_eager_step(captured, step) for step in range(steps)]
     state.order, state.losses = order, losses
     restore(state, before)
     for group, count in zip(state.optimizer.param_groups, counts, strict=True):
         group["t"] = count
-    for step, (ours, theirs) in enumerate(zip(replayed, eager, strict=True)):
+    for step, (ours, theirs) in enumerate(zip(replayed, wanted, strict=True)):
         allowed = FIRST_LOSS if step == 0 else LAST_LOSS
         if not abs(ours - theirs) <= allowed * abs(theirs):
             raise ArithmeticError(
@@ -220,4 +222,4 @@ def require_same_steps(captured: Captured) -> None:
 def _eager_step(captured: Captured, step: int) -> float:
     rows = slice(step * captured.batch, (step + 1) * captured.batch)
     images, labels = captured.split.images[rows], captured.split.labels[rows]
-    return loop.step(captured.state.network, captured.state.optimizer, images, labels).item()
+    return eager.step(captured.state.network, captured.state.optimizer, images, labels).item()

@@ -1,4 +1,4 @@
-"""What a run is in the middle of, kept on disk so that an interrupted one goes on where it was.
+"""Checkpoints: a run's state on disk, so that an interrupted run goes on where it was.
 
 Two generations lie beside the run's record, <device>-seed<k>.checkpoint and the one before it; both
 go when the record is written. They are safetensors with JSON inside: nothing is ever unpickled.
@@ -9,43 +9,22 @@ import json
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from bnnlib import parallel
-from bnnlib.files import whole
+from bnnlib.files import atomic_write
 from bnnlib.optim import Optimizer
+from study.train.state import State
 
 SCHEMA = 1
 EVERY = 120  # seconds between two: what a kill costs at most, beside a start of a few seconds
 SHARE = 0.02  # of the time, at most, goes into checkpoints: on slow disks they become rarer
-
-
-@dataclass
-class State:
-    """All that changes while a run trains."""
-
-    network: nn.Sequential
-    optimizer: Optimizer
-    shuffle: Generator  # of the images' order; on the CPU
-    noise: Generator  # of stochastic binarization and rounding, and of dropout; on the device
-    signs: dict[str, Tensor]  # of the latent weights when the epoch began
-    best: dict[str, Tensor] = field(default_factory=dict)  # the best epoch's network
-    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))  # the epoch's
-    losses: list[Tensor] = field(default_factory=list)  # of the epoch's steps so far, scalars
-    started: float = field(default_factory=time.perf_counter)  # less what was spent before a kill
-    history: list[dict] = field(default_factory=list)
-
-    @property
-    def epoch(self) -> int:
-        """Epochs done."""
-        return len(self.history)
 
 
 class Keeper:
@@ -126,7 +105,7 @@ def save(state: State, path: Path, binding: dict) -> None:
     facts = json.dumps(_facts(state, binding), allow_nan=False)
     sealed = {"facts": facts, "digest": _digest(facts, tensors)}
     current, previous = generations(path)
-    with whole(current) as file:
+    with atomic_write(current) as file:
         file.write(safetensors.torch.save(tensors, sealed))
         with suppress(FileNotFoundError):
             os.replace(current, previous)
@@ -198,7 +177,7 @@ def _digest(facts: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _facts(state: State, binding: dict) -> dict:
-    """What of a state is no tensor."""
+    """Everything of a state but its tensors, as JSON."""
     return {
         "schema": SCHEMA,
         "binding": binding,
@@ -213,7 +192,7 @@ def _numbers(entries: dict) -> dict:
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
-    """What of a state is a tensor, by a name with its kind in front."""
+    """Tensors of a state, by a name with their kind in front."""
     tensors = {"order": state.order, "shuffle": state.shuffle.get_state()}
     tensors["noise"] = state.noise.get_state()
     tensors["losses"] = torch.stack(state.losses) if state.losses else torch.empty(0)
@@ -238,11 +217,11 @@ def restore(state: State, facts: dict, tensors: dict[str, Tensor]) -> None:
         if rest:
             kinds[kind][rest] = tensor
     state.network.load_state_dict(kinds["network"])
-    own = state.network.state_dict()
-    state.best = {name: _as(own[name], tensor) for name, tensor in kinds["best"].items()}
+    ours = state.network.state_dict()
+    state.best = {name: _as(ours[name], tensor) for name, tensor in kinds["best"].items()}
     state.signs = {name: _as(state.signs[name], tensor) for name, tensor in kinds["signs"].items()}
     _restore_optimizer(state.optimizer, facts, kinds["optimizer"])
-    device = own[next(iter(own))].device
+    device = ours[next(iter(ours))].device
     state.order, state.losses = tensors["order"].to(device), list(tensors["losses"].to(device))
     state.shuffle.set_state(tensors["shuffle"])
     state.noise.set_state(tensors["noise"])
@@ -256,10 +235,10 @@ def _restore_optimizer(optimizer: Optimizer, facts: dict, moments: dict[str, Ten
     parameters = optimizer.parameters()
     for name, moment in moments.items():
         index, key = name.split("/")
-        own = parameters[int(index)]
-        optimizer.moments.setdefault(own, {})[key] = _as(own, moment)
+        parameter = parameters[int(index)]
+        optimizer.moments.setdefault(parameter, {})[key] = _as(parameter, moment)
 
 
-def _as(own: Tensor, value: Tensor) -> Tensor:
-    """The value, laid out in memory and on the device as `own` is."""
-    return torch.empty_like(own, dtype=value.dtype).copy_(value)
+def _as(like: Tensor, value: Tensor) -> Tensor:
+    """The value, laid out in memory and on the device as `like` is."""
+    return torch.empty_like(like, dtype=value.dtype).copy_(value)

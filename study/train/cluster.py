@@ -11,8 +11,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from pathlib import Path
 
 import dask
 import torch
@@ -31,12 +29,14 @@ from distributed.comm import CommClosedError
 
 from study.recipes.recipe import Recipe
 from study.train import runner, runs
-from study.train.cluster_progress import TOPIC, Overview, Said
+from study.train.cluster_progress import Overview
+from study.train.progress import Lines
 from study.train.same_platform import agree, differs, facts
+from study.train.task import Task, files_of
 
 PATIENCE = 5  # seconds for a scheduler to answer
 LOOPBACK = "127.0.0.1"
-SUFFIXES = (".safetensors", ".json")  # of the files of a run, in the order of writing
+TOPIC = "bnnlib"  # of the events by which workers tell how far they are
 SETTINGS = {
     # Memory is managed as without a cluster; Dask's setting is for tables that come and go.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
@@ -47,27 +47,6 @@ SETTINGS = {
 class OtherWorker(ValueError):
     """A worker that joined late can't train as the rest does. Its one argument says why, and begins
     with the worker's address."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A run, the hash of its data, and where the client keeps its record."""
-
-    recipe: Recipe
-    profile: str
-    seed: int
-    data_hash: str
-    path: Path
-
-    @property
-    def name(self) -> str:
-        return f"{self.recipe.name} seed {self.seed}"
-
-    def is_finished(self) -> bool:
-        return runner.is_finished(self.path, self.profile, self.data_hash)
-
-    def result(self) -> str:
-        return f"{self.name}: {runs.read_record(self.path)['test_error']:.2f} % test error"
 
 
 @contextmanager
@@ -124,29 +103,25 @@ def work_through(
     that matters. Raises ValueError before any work if there is no worker or one is unfit,
     ConnectionError if the scheduler goes away.
     """
-    samples = {recipe.dataset: recipe for recipe, _ in pairs if _has_data(recipe, profile)}
-    samples = tuple(samples.values())
+    of_each_set = {recipe.dataset: recipe for recipe, _ in pairs if _has_data(recipe, profile)}
+    samples = tuple(of_each_set.values())
     agreed = agree(client, samples, profile)
     if device not in ("", agreed["device"]):
         raise ValueError(f"the workers train on {agreed['device']}, and {device} is needed")
     todo, left = _unfinished(pairs, profile, agreed)
     command = os.environ.get("BNN_COMMAND", "interactive")
     with watched(client, [task.name for task in todo]) as view:
-        futures = {
-            client.submit(
-                _train,
-                *(task.recipe, profile, task.seed, threads, samples, agreed, command),
-                key=f"bnnlib-{task.path.parent.name}-{task.path.stem}-{threads}",
-                priority=-place,
-            ): task
-            for place, task in enumerate(todo)
-        }
+        futures = {}
+        for place, task in enumerate(todo):
+            given = (task.recipe, profile, task.seed, threads, samples, agreed, command)
+            key = f"bnnlib-{task.path.parent.name}-{task.path.stem}-{threads}"
+            futures[client.submit(_train, *given, key=key, priority=-place)] = task
         return left + _collect(client, futures, view)
 
 
 @contextmanager
 def watched(client: Client, names: list[str]) -> Iterator[Overview]:
-    """What the runs of these names, equally long as far as is known, say on their workers."""
+    """Show what runs say on their workers; all count as equally long."""
     with Overview(dict.fromkeys(names, 1.0)) as view:
         client.subscribe_topic(TOPIC, lambda event: view.hear(**event[1]))
         try:
@@ -164,7 +139,7 @@ def _has_data(recipe: Recipe, profile: str) -> bool:
 
 
 def _unfinished(pairs: list, profile: str, agreed: dict[str, str]) -> tuple[list[Task], list[str]]:
-    """What is to be trained, and what can't be. Says so of the latter, and the finished results."""
+    """(tasks to be trained, names of those that can't be); prints why, and finished results."""
     todo, left = [], []
     for recipe, seed in pairs:
         data_hash = agreed.get(f"{recipe.dataset} data", "")
@@ -194,7 +169,7 @@ def _collect(client: Client, futures: dict[Future, Task], view: Overview) -> lis
         try:
             files = future.result()
             if not task.is_finished():
-                keep(task.path, files)
+                task.keep(files)
         except OtherWorker as problem:  # send it away: another one takes the run
             view.say(f"sent away: worker {problem}", sys.stderr)
             client.retire_workers([str(problem).split()[0]])
@@ -206,9 +181,7 @@ def _collect(client: Client, futures: dict[Future, Task], view: Overview) -> lis
                 "the cluster's scheduler is gone: what came back is kept, the same command goes on"
             ) from None
         except (KilledWorker, *runner.FAILURES) as problem:
-            died = isinstance(problem, KilledWorker)
-            reason = f"its worker died, {problem.allowed_failures + 1} times" if died else problem
-            view.end(task.name, f"{task.name} failed: {reason}", sys.stderr)
+            view.end(task.name, f"{task.name} failed: {_reason(problem)}", sys.stderr)
             left.append(task.name)
         else:
             view.end(task.name, task.result(), sys.stdout)
@@ -216,11 +189,16 @@ def _collect(client: Client, futures: dict[Future, Task], view: Overview) -> lis
     return left
 
 
-def keep(path: Path, files: dict[str, bytes]) -> None:
-    """Write what a run left, by suffix, beside `path`: last the record, which says that all is."""
-    for suffix in SUFFIXES:
-        if suffix in files:
-            runs.write_atomic(path.with_suffix(suffix), files[suffix])
+def _reason(problem: Exception) -> str:
+    """Say why a run failed."""
+    if isinstance(problem, KilledWorker):
+        return f"its worker died, {problem.allowed_failures + 1} times"
+    return str(problem)
+
+
+def _tell(worker, name: str, said: str) -> None:
+    """Send a line that a run said from its worker, Dask's own object, to who looks on."""
+    worker.loop.add_callback(worker.log_event, TOPIC, {"name": name, "said": said})
 
 
 def _train(
@@ -242,13 +220,11 @@ def _train(
         raise OtherWorker(f"{worker.address} {problem}")
     os.environ["BNN_COMMAND"] = command
     torch.set_num_threads(threads)
-    said = Said(worker, f"{recipe.name} seed {seed}")
+    lines = Lines(lambda said: _tell(worker, f"{recipe.name} seed {seed}", said))
     run = (recipe, profile, seed, agreed["device"])
-    with redirect_stdout(said), redirect_stderr(said):
+    with redirect_stdout(lines), redirect_stderr(lines):
         try:
             runner.run(*run)
         except FileNotFoundError:  # a worker given up for lost has ended it, and cleared up
             runner.run(*run)
-    path = runs.fresh_path(recipe, agreed["device"], seed)
-    files = {suffix: path.with_suffix(suffix) for suffix in SUFFIXES}
-    return {suffix: file.read_bytes() for suffix, file in files.items() if file.exists()}
+    return files_of(runs.fresh_path(recipe, agreed["device"], seed))

@@ -8,8 +8,9 @@ from tqdm import tqdm
 
 from study.data.training_data import Images, TrainingData, training_data
 from study.recipes.recipe import Recipe
-from study.train import loop, malloc
-from study.train.checkpoints import Keeper, State
+from study.train import evaluation, loop, malloc
+from study.train.checkpoints import Keeper
+from study.train.state import State
 
 WARM_UP = 2  # steps: the first ones allocate, and choose how to convolve
 TIMED = 5  # few: with little time left, every run that is tried costs as much
@@ -17,7 +18,7 @@ MARGIN = 1.1  # steps get slower when a machine gets warm, and an epoch ends wit
 
 
 def seconds(recipe: Recipe, profile: str, device: str, done: tuple[int, int] = (0, 0)) -> float:
-    """Of a run from where it is, `done` (epochs, steps of the next one), to its end."""
+    """Seconds of a run from where it is, `done` (epochs, steps of the next one), to its end."""
     training = training_data(recipe, profile, device)
     step, image = pace(recipe, profile, device)
     epochs, steps = done
@@ -37,15 +38,15 @@ def pace(recipe: Recipe, profile: str, device: str) -> tuple[float, float]:
     """Seconds that a training step takes, and an image in evaluation; measured once a process."""
     training = training_data(recipe, profile, device)
     state = loop.begin(recipe, training, 0, device)
-    few = loop.first_images(training.validation, loop.EVALUATION_BATCH)
-    with malloc.kept():  # as a run has it
+    few = evaluation.first_images(training.validation, evaluation.EVALUATION_BATCH)
+    with malloc.keep_freed_memory():  # as a run has it
         _steps_until(WARM_UP, state, recipe, training.train)
         started = time.perf_counter()
         _steps_until(WARM_UP + TIMED, state, recipe, training.train)
         trained = time.perf_counter() - started
-        loop.evaluate(state.network, few)  # untimed: the first chooses how to convolve
+        evaluation.evaluate(state.network, few)  # untimed: the first chooses how to convolve
         started = time.perf_counter()
-        loop.evaluate(state.network, few)
+        evaluation.evaluate(state.network, few)
         evaluated = time.perf_counter() - started
     return trained / TIMED, evaluated / len(few.images)
 

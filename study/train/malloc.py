@@ -8,7 +8,9 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # malloc.h
+TRIM_THRESHOLD = -1  # as in malloc.h
+MMAP_THRESHOLD = -3
+MMAP_MAX = -4
 NEVER = -1  # mallopt(3): disables trimming
 # The thresholds that glibc comes to by itself after the largest blocks (mallopt(3)). They replace
 # what the environment may have said, and stay.
@@ -16,12 +18,12 @@ USUAL = {TRIM_THRESHOLD: 64 * 2**20, MMAP_THRESHOLD: 32 * 2**20, MMAP_MAX: 65536
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Freed memory stays with the process within, and goes back at the end. Changes no result.
+def keep_freed_memory() -> Iterator[None]:
+    """Keep freed memory with the process in this context, and give it back at the end.
 
-    That of the thread which began the process: others, such as a Dask worker's, have heaps of their
-    own, from which glibc gives large blocks back all the same. Not to be nested: it would end
-    early.
+    Changes no result. Only the memory of the thread which began the process is kept: others, such
+    as a Dask worker's, have heaps of their own, from which glibc gives large blocks back all the
+    same. Contexts must not be nested: the inner one would end the outer one early.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "malloc_trim"):  # macOS, musl, Android

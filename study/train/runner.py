@@ -16,7 +16,17 @@ from bnnlib import models, network_file, numerics, parallel
 from study import data, recipes
 from study.data.training_data import TrainingData, training_data
 from study.recipes.recipe import Recipe
-from study.train import averaged, build, checkpoints, estimate, loop, malloc, progress, runs
+from study.train import (
+    averaged,
+    build,
+    checkpoints,
+    estimate,
+    loop,
+    malloc,
+    progress,
+    provenance,
+    runs,
+)
 
 # What `--all` trains first; the others follow in the order of the recipes, SVHN, which takes
 # longest, at the end.
@@ -53,29 +63,36 @@ def run(
     finished = is_finished(path, profile, training.sha256)
     parallel.require_same({f"whether {path} is there": str(finished)})
     if not finished:
-        numerics.set_up(device)  # before the record says what is in force
-        provenance = runs.provenance(device)
-        with progress.shown(), malloc.kept(), _interruption_told(recipe, seed, path):
-            history, outcome, network = loop.fit(recipe, training, seed, device, _checkpoint(path))
-        record = {
-            "schema": runs.SCHEMA,
-            "recipe": asdict(recipe),
-            "profile": profile,
-            "seed": seed,
-            "history": history,
-            **outcome,
-            **averaged.outcome(recipe, network, training.test, seed),
-            "provenance": {**provenance, **_origin(training), "seconds": _seconds(history)},
-        }
-        # A worker that was given up for lost may have ended the same run here meanwhile: the first
-        # one stays, record and network, so that the two never come from different trainings.
-        if parallel.rank() == 0 and not is_finished(path, profile, training.sha256):
-            _keep_network(network, recipe, seed, path.with_suffix(".safetensors"))
-            runs.write_record(path, record)
+        _make(recipe, profile, seed, training, path, device)
     if parallel.rank() == 0:
         checkpoints.remove(_checkpoint(path))
     parallel.wait_for_all()
     return runs.read_record(path)
+
+
+def _make(
+    recipe: Recipe, profile: str, seed: int, training: TrainingData, path: Path, device: str
+) -> None:
+    """Train a run and leave its record and its network."""
+    numerics.set_up(device)  # before the record says what is in force
+    made = provenance.gather(device)
+    with progress.shown(), malloc.keep_freed_memory(), _interruption_told(recipe, seed, path):
+        history, outcome, network = loop.fit(recipe, training, seed, device, _checkpoint(path))
+    record = {
+        "schema": runs.SCHEMA,
+        "recipe": asdict(recipe),
+        "profile": profile,
+        "seed": seed,
+        "history": history,
+        **outcome,
+        **averaged.outcome(recipe, network, training.test, seed),
+        "provenance": {**made, **_origin(training), "seconds": _seconds(history)},
+    }
+    # A worker that was given up for lost may have ended the same run here meanwhile: the first
+    # one stays, record and network, so that the two never come from different trainings.
+    if parallel.rank() == 0 and not is_finished(path, profile, training.sha256):
+        _keep_network(network, recipe, seed, path.with_suffix(".safetensors"))
+        runs.write_record(path, record)
 
 
 @contextmanager
@@ -109,7 +126,7 @@ def _keep_network(network: nn.Sequential, recipe: Recipe, seed: int, path: Path)
 
 
 def _checkpoint(path: Path) -> Path:
-    """Where the run of the record there keeps what it needs to go on after an interruption."""
+    """The checkpoint of the run whose record lies at `path`."""
     return path.with_suffix(".checkpoint")
 
 
@@ -122,7 +139,7 @@ def _origin(training: TrainingData) -> dict:
 
 
 def _seconds(history: list[dict]) -> float:
-    """What the epochs took, each of which counts all the parts that it was made in."""
+    """Seconds of all epochs, each of which counts all the parts that it was made in."""
     return sum(entry["seconds"] for entry in history)
 
 
@@ -142,7 +159,7 @@ def obtain(recipe: Recipe, profile: str, seeds: int, retrain: bool) -> list[dict
 
 
 def _record_paths(recipe: Recipe, profile: str, seed: int) -> list[Path]:
-    """Where a run's record lies, committed ones first."""
+    """Places where a run's record lies, committed ones first."""
     named = recipes.is_named(recipe, profile)
     committed = runs.committed_paths(recipe, profile, seed) if named else []
     fresh = (runs.fresh_path(recipe, device, seed) for device in ("cuda", "cpu"))
@@ -158,7 +175,7 @@ def network_path(recipe: Recipe, profile: str, retrain: bool, seed: int = 0) -> 
 
 
 def network_name(recipe: str, profile: str, seed: int) -> str:
-    """What a committed network's file is called; most recipes keep that of seed 0 alone."""
+    """Name of a committed network's file; most recipes keep that of seed 0 alone."""
     return f"{recipe}-{profile}{f'-seed{seed}' if seed else ''}.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""What a run's numbers depend on where it is made, and whether all who make runs agree in it.
+"""Facts of a platform on which a run's numbers depend, and whether all who make runs share them.
 
 client: Dask's, which is asked, and not imported.
 """
@@ -13,13 +13,13 @@ from bnnlib import functional, parallel
 from study import data
 from study.data.training_data import training_data
 from study.recipes.recipe import Preprocessing, Recipe
-from study.train import runner, runs
+from study.train import provenance, runner
 
 SHOWN = 12  # digits of a hash
 
 
 def agree(client, samples: tuple[Recipe, ...], profile: str) -> dict[str, str]:
-    """What all workers have in common that determines a run: see `facts`; samples: as there.
+    """Facts that all workers share and that determine a run: see `facts`; samples: as there.
 
     Sources, torch and data must also be the client's; it may itself be another machine. Raises
     ValueError, naming a worker and both values, else, and for a worker with several Dask threads.
@@ -57,7 +57,7 @@ def _ask(client, workers: list[str], samples: tuple, profile: str) -> dict[str, 
 
 
 async def _facts_of_worker(samples: tuple[Recipe, ...], profile: str) -> dict[str, str]:
-    """In a thread: a download must not keep the worker from answering its scheduler."""
+    """Ask in a thread: a download must not keep the worker from answering its scheduler."""
     return await asyncio.to_thread(facts, samples, profile)
 
 
@@ -69,10 +69,10 @@ def facts(samples: tuple[Recipe, ...], profile: str) -> dict[str, str]:
     """
     device = runner.default_device()
     found = {
-        "sources": runs.source_hash(),
+        "sources": provenance.source_hash(),
         "torch": version("torch"),
         "device": device,
-        "device name": runs.device_name(device),
+        "device name": provenance.device_name(device),
         "device arithmetic": functional.arithmetic(device),
     }
     for recipe in samples:
@@ -83,12 +83,12 @@ def facts(samples: tuple[Recipe, ...], profile: str) -> dict[str, str]:
 
 
 def differs(theirs: dict[str, str], wanted: dict[str, str]) -> str:
-    """In what a worker differs, for a sentence; empty if in nothing."""
+    """The first difference of a worker, for a sentence; empty if there is none."""
     for name, value in wanted.items():
         if theirs[name] != value:
             hashed = len(value) == 64
-            own, other = (each[:SHOWN] if hashed else each for each in (theirs[name], value))
-            return f"has {name} {own} and should have {other}"
+            found, expected = (each[:SHOWN] if hashed else each for each in (theirs[name], value))
+            return f"has {name} {found} and should have {expected}"
     return ""
 
 

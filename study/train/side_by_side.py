@@ -2,37 +2,34 @@
 
 Small networks gain little from a second thread, and beside another busy process they lose much:
 each waits for the other at every layer. Two runs side by side never wait.
-
-A worker is this module as a program. It reads a run a line on standard input, and writes what the
-run says, and how it ended, as lines of JSON on standard output.
 """
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
-import torch
-
-from study import ROOT, energy, recipes
+from study import ROOT
 from study.data import store
 from study.recipes.recipe import Recipe
-from study.train import checkpoints, runner, runs
+from study.recipes.shapes import connections
+from study.train import checkpoints, runner, runs, worker
 from study.train.cluster_progress import Overview
 
-MEMORY = 1.5e9  # bytes of a worker: torch, the data, and a network at most as large as the paper's
-TRAINING, EVALUATED = 3, 10_000  # passes a training image takes; images that an epoch evaluates
-PASS, STEP = 5e-11, 1.5e-3  # seconds that a multiply-add of a pass takes, and a step beside them
-LARGE = 5e7  # multiply-adds an image from which on a step gains from several threads
+WORKER_BYTES = 1.5e9  # torch, the data, and a network at most as large as the paper's
+PASSES_PER_IMAGE = 3  # in training: forward, and backward to inputs and to weights
+EVALUATED_IMAGES = 10_000  # an epoch, about
+MULTIPLY_ADD_SECONDS = 5e-11  # of a pass
+STEP_SECONDS = 1.5e-3  # beside the multiply-adds of its passes
+LARGE_NETWORK = 5e7  # multiply-adds an image from which on a step gains from several threads
 
-WORKER = {
-    "args": [sys.executable, "-m", "study.train.side_by_side"],
+WORKER_PROCESS = {
+    "args": [sys.executable, "-m", "study.train.worker"],
     "cwd": ROOT,
     "stdin": subprocess.PIPE,
     "stdout": subprocess.PIPE,
@@ -56,22 +53,18 @@ class Job:
 
     @property
     def line(self) -> str:
-        """How a worker is told of it."""
+        """The line by which a worker is told of it: JSON."""
         return json.dumps([self.recipe.name, self.profile, self.seed, self.threads]) + "\n"
 
 
-def connections(recipe: Recipe) -> int:
-    """Multiply-adds of a forward pass with one image."""
-    return sum(layer.connections for layer in energy.layers_of(recipe))
-
-
 def work(recipe: Recipe) -> float:
-    """What a run takes, in about the seconds that it took where this was written, on a thread."""
+    """Seconds of a run on one thread, roughly: as on the machine where this was written."""
     images, _ = store.SIZES[recipe.dataset]
-    images = min(images, recipe.train_images or images) * recipe.epochs
-    evaluated = EVALUATED * (recipe.epochs + 2)
-    passes = images * TRAINING + evaluated
-    return passes * connections(recipe) * PASS + images / recipe.batch_size * STEP
+    trained = min(images, recipe.train_images or images) * recipe.epochs
+    evaluated = EVALUATED_IMAGES * (recipe.epochs + 2)
+    passes = trained * PASSES_PER_IMAGE + evaluated
+    steps = trained / recipe.batch_size
+    return passes * connections(recipe) * MULTIPLY_ADD_SECONDS + steps * STEP_SECONDS
 
 
 def work_through(
@@ -103,10 +96,10 @@ def work_through(
 
 
 def workers_for(jobs: int, cores: int) -> int:
-    """How many processes: one a core, as far as there are runs and memory for them."""
+    """Number of processes: one a core, as far as there are runs and memory for them."""
     if runner.default_device() == "cuda":
         return 1
-    return max(1, min(jobs, cores, int(_free_memory() // MEMORY)))
+    return max(1, min(jobs, cores, int(_free_memory() // WORKER_BYTES)))
 
 
 def _free_memory() -> float:
@@ -123,11 +116,11 @@ def _threads(recipe: Recipe, seed: int, cores: int, jobs: int) -> int:
     path = runs.fresh_path(recipe, runner.default_device(), seed)
     if begun := checkpoints.threads(path.with_suffix(".checkpoint")):
         return begun
-    return max(1, cores // jobs) if connections(recipe) >= LARGE else 1
+    return max(1, cores // jobs) if connections(recipe) >= LARGE_NETWORK else 1
 
 
 def _is_there(recipe: Recipe, seed: int, profile: str, real: Iterable[str]) -> bool:
-    """Whether the run seems to be done. The notebook that asks for it looks at the data, too."""
+    """True if the run seems to be done. The notebook that asks for it looks at the data, too."""
     path = runs.fresh_path(recipe, runner.default_device(), seed)
     try:
         record = runs.read_record(path)
@@ -141,11 +134,13 @@ class _Crew:
     """The workers, a thread of this process for each, and what they have still to do."""
 
     def __init__(self, jobs: list[Job], view: Overview, command: str):
-        self.jobs, self.view = deque(jobs), view
+        self.jobs = deque(jobs)
+        self.view = view
         self.environment = os.environ | {"BNN_COMMAND": command}
         self.failures: list[str] = []
         self.processes: list[subprocess.Popen] = []
-        self.ended, self.lock = False, threading.Lock()
+        self.ended = False
+        self.lock = threading.Lock()
 
     def work(self, count: int) -> None:
         """Return when all is done; an interrupt is seen at once."""
@@ -190,7 +185,7 @@ class _Crew:
         with self.lock:
             if self.ended:
                 return None
-            process = subprocess.Popen(env=self.environment, **WORKER)
+            process = subprocess.Popen(env=self.environment, **WORKER_PROCESS)
             self.processes.append(process)
         return process
 
@@ -200,61 +195,8 @@ class _Crew:
             process.stdin.write(job.line)
             process.stdin.flush()
             for line in process.stdout:
-                kind, text = _told(line)
-                if kind == "ended":
+                kind, text = worker.read(line)
+                if kind == worker.ENDED:
                     return text
                 self.view.hear(job.name, text)
         return f"its process ended, exit status {process.wait()}"
-
-
-def _told(line: str) -> tuple[str, str]:
-    """What a worker writes, and what some library of its may write between."""
-    try:
-        kind, text = json.loads(line)
-    except ValueError:
-        return "said", line.strip()
-    return kind, text
-
-
-class _Lines:
-    """The file that a run prints to: every line of it goes to the parent."""
-
-    encoding = "utf-8"
-
-    def __init__(self, file):
-        self.file = file
-
-    def isatty(self) -> bool:
-        """No: a line an epoch is wanted, not a bar."""
-        return False
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            self.tell("said", text.strip().splitlines()[-1])
-
-    def tell(self, kind: str, text: str) -> None:
-        print(json.dumps([kind, text]), file=self.file, flush=True)
-
-    def flush(self) -> None:
-        pass
-
-
-def main() -> None:
-    """Train what standard input names, until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    lines = _Lines(sys.stdout)
-    for line in sys.stdin:
-        name, profile, seed, threads = json.loads(line)
-        torch.set_num_threads(threads)
-        recipe = recipes.at_profile(recipes.by_name(name), profile)
-        failure = ""
-        with redirect_stdout(lines), redirect_stderr(lines):
-            try:
-                runner.run(recipe, profile, seed, runner.default_device())
-            except (*runner.FAILURES, RuntimeError, MemoryError) as problem:
-                failure = " ".join(str(problem).split()) or type(problem).__name__
-        lines.tell("ended", failure)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from bnnlib import binarize, functional, optim, rules
+from bnnlib import binarize, functional, fused_rules, optim, rules
 from bnnlib.kernels import dispatch
 
 if not dispatch.AVAILABLE:
@@ -46,10 +46,11 @@ def test_sign_and_cancelled_gradient_equal_torch_s_bit_by_bit():
     assert torch.equal(ours[finite], theirs[finite])
 
 
-@pytest.mark.parametrize("rule", list(rules.FUSED))
+@pytest.mark.parametrize("rule", list(fused_rules.FUSED))
 @pytest.mark.parametrize("clip", [False, True])
 def test_twenty_fused_updates_equal_twenty_of_the_rule(rule, clip):
-    start = functional.latent((40, 30)).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    start = functional.empty_latent_weight((40, 30)).uniform_(-1, 1, generator=generator)
     runs = []
     for fits in (True, False):
         with pytest.MonkeyPatch.context() as patch:
@@ -93,14 +94,14 @@ def test_these_rules_equal_torch_s_passes_to_the_last_bit(rule, count):
         torch.set_num_threads(threads)
         ours, torch_s = ([t.clone() for t in start] for _ in range(2))
         for t in range(1, 4):
-            rules.FUSED[rule](*ours, t, 2**-6, 37.123, clip)
+            fused_rules.FUSED[rule](*ours, t, 2**-6, 37.123, clip)
             rules.UPDATES[rule](*torch_s, t, 2**-6, 37.123)
             torch_s[0] = torch_s[0].clamp(-1, 1) if clip else torch_s[0]
             assert all(map(same_bits, ours, torch_s))
 
 
 def test_every_rule_has_a_kernel():
-    assert rules.FUSED.keys() == rules.UPDATES.keys() == set(rules.Rule)
+    assert fused_rules.FUSED.keys() == rules.UPDATES.keys() == set(rules.Rule)
 
 
 @pytest.mark.parametrize(

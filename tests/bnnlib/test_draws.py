@@ -15,7 +15,7 @@ if not dispatch.AVAILABLE:
     pytest.skip("numba is not installed", allow_module_level=True)
 
 STATE = 624  # words; a generator makes as many at a time
-FLAT = [(1,), (3,), (STATE - 1,), (STATE,), (STATE + 1,), (37, 53), (draws.AT_ONCE + 7,)]
+FLAT = [(1,), (3,), (STATE - 1,), (STATE,), (STATE + 1,), (37, 53), (draws.WORDS_PER_PIECE + 7,)]
 IMAGES = [(1, 3, 2, 2), (3, 5, 4, 4), (7, 3, 5, 7), (2, 33, 13, 11), (2, 256, 24, 24)]
 SPECIAL = [float("nan"), float("inf"), -float("inf"), 1.0, -1.0, -0.0, 1e-45, -1 + 2**-24]
 
@@ -78,7 +78,7 @@ def test_numbers_of_other_kinds_go_on_where_the_signs_ended():
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5, 0.37])
-@pytest.mark.parametrize("shape", [(5,), (37, 53), (3, draws.AT_ONCE // 2)])
+@pytest.mark.parametrize("shape", [(5,), (37, 53), (3, draws.WORDS_PER_PIECE // 2)])
 def test_dropout_and_its_gradient_are_torch_s(rate, shape):
     x, grad = numbers(shape), numbers(shape, 1)
     ours, torch_s = generators(3)
@@ -131,12 +131,13 @@ def test_torch_s_convolution_gets_drawn_signs_in_the_order_of_the_draw():
     """The layout of its input decides in which order it sums a weight's gradient."""
     network = build.build_network(recipes.at_profile(recipes.CIFAR10_TORCH7, "smoke"), 0)
     convolutions = [m for m in network if isinstance(m, layers.BinaryConv2d)]
-    assert {m.values() for m in convolutions[1:]} == {functional.Values.DRAWN}
+    assert {m.values() for m in convolutions[1:]} == {functional.InputValues.DRAWN}
     seen = []
     with patch.object(functional.F, "conv2d", lambda x, *_, **__: seen.append(x) or x):
-        for values in (functional.Values.DRAWN, functional.Values.SIGNS):
+        for values in (functional.InputValues.DRAWN, functional.InputValues.SIGNS):
             x = torch.ones(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
-            functional.conv2d(x, functional.latent((8, 8, 3, 3)).fill_(1), torch.zeros(8), values)
+            weight = functional.empty_latent_weight((8, 8, 3, 3)).fill_(1)
+            functional.conv2d(x, weight, torch.zeros(8), values)
     assert [x.is_contiguous() for x in seen] == [True, False]
     read = {m.values() for m in network.eval() if m in convolutions[1:]}
-    assert read == {functional.Values.SIGNS}
+    assert read == {functional.InputValues.SIGNS}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bnnlib import functional, optim, rules
 from bnnlib.binarize import binarize, sign
-from bnnlib.functional import Values
+from bnnlib.functional import InputValues
 from bnnlib.kernels import dispatch
 
 if not dispatch.AVAILABLE:
@@ -31,15 +31,15 @@ def always(monkeypatch):
     monkeypatch.setattr(functional, "FEWEST_CHANNELS", 0)
 
 
-def inputs(shape: tuple[int, ...], values: Values, seed: int = 0) -> Tensor:
+def inputs(shape: tuple[int, ...], values: InputValues, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    if values is Values.SIGNS:
+    if values is InputValues.SIGNS:
         return torch.randint(0, 2, shape, generator=generator).float() * 2 - 1
     return torch.randint(-1, 2, shape, generator=generator).float() * 2
 
 
 def weights(shape: tuple[int, ...], seed: int = 1) -> Tensor:
-    weight = functional.latent(shape)
+    weight = functional.empty_latent_weight(shape)
     weight.uniform_(-1, 1, generator=torch.Generator().manual_seed(seed))
     weight[0].zero_()  # sign(0) = +1
     weight[-1].fill_(-0.0)
@@ -55,7 +55,7 @@ def exact(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor) -> tuple[Tensor
     return sums.detach(), *torch.autograd.grad(sums, (x, signs), grad.double())
 
 
-def check(x: Tensor, weight: Tensor, values: Values) -> None:
+def check(x: Tensor, weight: Tensor, values: InputValues) -> None:
     """Sums equal; gradients within the rounding of float32 sums of that many terms."""
     x, weight = x.requires_grad_(), weight.requires_grad_()
     bias = torch.arange(len(weight)).float()
@@ -72,7 +72,7 @@ def check(x: Tensor, weight: Tensor, values: Values) -> None:
         assert (ours - twin).abs().max() <= max(bound, 1e-5)
 
 
-@pytest.mark.parametrize("values", [Values.SIGNS, Values.DROPPED])
+@pytest.mark.parametrize("values", [InputValues.SIGNS, InputValues.DROPPED])
 @pytest.mark.parametrize("size", DENSE, ids=str)
 def test_dense_products_and_gradients(size, values):
     batch, fan_in, fan_out = size
@@ -83,10 +83,10 @@ def test_dense_products_and_gradients(size, values):
 @pytest.mark.parametrize("size", IMAGES, ids=str)
 def test_convolutions_and_their_gradients(size, channels_last):
     batch, channels, filters, height, width = size
-    x = inputs((batch, channels, height, width), Values.SIGNS)
+    x = inputs((batch, channels, height, width), InputValues.SIGNS)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    check(x, weights((filters, channels, 3, 3)), Values.SIGNS)
+    check(x, weights((filters, channels, 3, 3)), InputValues.SIGNS)
 
 
 @settings(max_examples=40, deadline=None)
@@ -98,7 +98,7 @@ def test_convolutions_and_their_gradients(size, channels_last):
     seed=st.integers(0, 2**16),
 )
 def test_any_dense_shape(batch, fan_in, fan_out, dropped, seed):
-    values = Values.DROPPED if dropped else Values.SIGNS
+    values = InputValues.DROPPED if dropped else InputValues.SIGNS
     check(inputs((batch, fan_in), values, seed), weights((fan_out, fan_in), seed + 1), values)
 
 
@@ -112,18 +112,18 @@ def test_any_dense_shape(batch, fan_in, fan_out, dropped, seed):
     seed=st.integers(0, 2**16),
 )
 def test_any_image_shape(batch, channels, filters, height, width, seed):
-    x = inputs((batch, channels, height, width), Values.SIGNS, seed)
-    check(x, weights((filters, channels, 3, 3), seed + 1), Values.SIGNS)
+    x = inputs((batch, channels, height, width), InputValues.SIGNS, seed)
+    check(x, weights((filters, channels, 3, 3), seed + 1), InputValues.SIGNS)
 
 
 def test_results_do_not_depend_on_the_number_of_threads():
     threads = torch.get_num_threads()
-    x, weight = inputs((3, 400, 6, 12), Values.SIGNS), weights((90, 400, 3, 3))
+    x, weight = inputs((3, 400, 6, 12), InputValues.SIGNS), weights((90, 400, 3, 3))
     found = []
     for number in (1, 2, 3):
         torch.set_num_threads(number)
         own = x.clone().requires_grad_(), weight.clone().requires_grad_()
-        functional.conv2d(*own, torch.zeros(90), Values.SIGNS).square().sum().backward()
+        functional.conv2d(*own, torch.zeros(90), InputValues.SIGNS).square().sum().backward()
         found.append([one.grad for one in own])
     torch.set_num_threads(threads)
     assert all(map(torch.equal, found[0], found[1])) and all(map(torch.equal, found[0], found[2]))
@@ -133,9 +133,9 @@ def test_results_do_not_depend_on_the_number_of_threads():
 def test_the_input_s_gradient_is_summed_tap_by_tap_and_four_channels_at_a_time(size):
     """In float32, so that a sum in another order gives other bits."""
     batch, channels, filters, height, width = size
-    x = inputs((batch, channels, height, width), Values.SIGNS).requires_grad_()
+    x = inputs((batch, channels, height, width), InputValues.SIGNS).requires_grad_()
     weight = weights((filters, channels, 3, 3))
-    sums = functional.conv2d(x, weight, torch.zeros(filters), Values.SIGNS)
+    sums = functional.conv2d(x, weight, torch.zeros(filters), InputValues.SIGNS)
     grad = torch.randn(sums.shape, generator=torch.Generator().manual_seed(3))
     (found,) = torch.autograd.grad(sums, x, grad)
     padded = F.pad(grad, (1, 1, 1, 1, 0, -filters % 4))
@@ -154,8 +154,8 @@ def test_the_input_s_gradient_is_summed_tap_by_tap_and_four_channels_at_a_time(s
 def test_drawn_signs_pass_their_gradient_on():
     weight = weights((40, 30)).requires_grad_()
     drawn = binarize(weight, torch.Generator().manual_seed(3), cancel=False)
-    x = inputs((20, 30), Values.SIGNS)
-    sums = functional.linear(x, drawn, torch.zeros(40), Values.SIGNS)
+    x = inputs((20, 30), InputValues.SIGNS)
+    sums = functional.linear(x, drawn, torch.zeros(40), InputValues.SIGNS)
     assert not torch.equal(drawn, sign(weight))
     assert torch.equal(sums, x @ drawn.detach().t())
     sums.sum().backward()
@@ -165,9 +165,9 @@ def test_drawn_signs_pass_their_gradient_on():
 @pytest.mark.parametrize(
     ("x", "weight", "values"),
     [
-        (torch.ones(8, 6), torch.ones(4, 6), Values.REAL),
-        (torch.ones(8, 6).double(), torch.ones(4, 6).double(), Values.SIGNS),
-        (torch.ones(1, 20_000), torch.ones(2, 20_000), Values.DROPPED),  # int16 would overflow
+        (torch.ones(8, 6), torch.ones(4, 6), InputValues.REAL),
+        (torch.ones(8, 6).double(), torch.ones(4, 6).double(), InputValues.SIGNS),
+        (torch.ones(1, 20_000), torch.ones(2, 20_000), InputValues.DROPPED),  # int16 would overflow
     ],
 )
 def test_other_inputs_take_torch_s_own_product(x, weight, values):
@@ -178,7 +178,7 @@ def test_other_inputs_take_torch_s_own_product(x, weight, values):
 
 @pytest.mark.parametrize("shape", [(40, 30), (8, 12, 3, 3), (1, 1), (32, 64)])
 def test_latent_weights_lie_in_memory_as_taps_inputs_outputs(shape):
-    weight = functional.latent(shape)
+    weight = functional.empty_latent_weight(shape)
     assert weight.shape == shape
     memory = weight.as_strided((weight.numel(),), (1,)).view(*shape[2:], shape[1], shape[0])
     memory.copy_(torch.arange(weight.numel()).view(memory.shape))
@@ -186,8 +186,8 @@ def test_latent_weights_lie_in_memory_as_taps_inputs_outputs(shape):
 
 
 def backward(weight: Tensor) -> None:
-    x = inputs((10, weight.shape[1]), Values.SIGNS)
-    functional.linear(x, weight, torch.zeros(len(weight)), Values.SIGNS).sum().backward()
+    x = inputs((10, weight.shape[1]), InputValues.SIGNS)
+    functional.linear(x, weight, torch.zeros(len(weight)), InputValues.SIGNS).sum().backward()
 
 
 @pytest.mark.parametrize("size", [(64, 32), (63, 31)])  # the latter is filled up
@@ -215,8 +215,8 @@ def test_a_gradient_that_somebody_keeps_stays_as_it_is(keep):
     kept = keep(weight.grad)
     before = np.asarray(kept).copy()
     optimizer.zero_grad()
-    x = -2 * inputs((10, 32), Values.SIGNS, seed=5)
-    functional.linear(x, weight, torch.zeros(64), Values.DROPPED).sum().backward()
+    x = -2 * inputs((10, 32), InputValues.SIGNS, seed=5)
+    functional.linear(x, weight, torch.zeros(64), InputValues.DROPPED).sum().backward()
     assert np.array_equal(np.asarray(kept), before)
     assert not np.array_equal(np.asarray(keep(weight.grad)), before)
 
@@ -228,11 +228,11 @@ def test_a_copy_or_a_file_of_a_weight_has_no_gradient_in_it():
     assert "gradient_memory" not in copy.deepcopy(weight).__dict__
 
 
-@pytest.mark.parametrize("values", [Values.SIGNS, Values.DROPPED, Values.REAL])
+@pytest.mark.parametrize("values", [InputValues.SIGNS, InputValues.DROPPED, InputValues.REAL])
 @pytest.mark.parametrize("where", ["weight", "x"])
 @pytest.mark.parametrize("shape", [(40, 30), (8, 12, 3, 3)])
 def test_a_nan_goes_on_to_the_sums_as_in_torch(values, where, shape):
-    if len(shape) == 4 and values is Values.DROPPED:
+    if len(shape) == 4 and values is InputValues.DROPPED:
         pytest.skip("convolutions have no dropout before them")
     weight = weights(shape)
     x = inputs((5, shape[1], *(6, 6)[: len(shape) - 2]), values)
@@ -251,8 +251,8 @@ def test_a_nan_goes_on_to_the_sums_as_in_torch(values, where, shape):
 @pytest.mark.parametrize("change", ["in place", "by our optimizer"])
 def test_a_weight_that_changes_before_the_backward_pass_is_torch_s_error(change):
     weight = torch.nn.Parameter(weights((40, 30)))
-    x = inputs((20, 30), Values.SIGNS).requires_grad_()
-    sums = functional.linear(x, weight, torch.zeros(40), Values.SIGNS)
+    x = inputs((20, 30), InputValues.SIGNS).requires_grad_()
+    sums = functional.linear(x, weight, torch.zeros(40), InputValues.SIGNS)
     if change == "in place":
         with torch.no_grad():
             weight.neg_()
@@ -270,10 +270,10 @@ def test_gradients_of_gradients_are_torch_s(size):
     multiply = F.conv2d if sides else F.linear
     options = {"padding": 1} if sides else {}
     weight = weights((fan_out, fan_in, *(3, 3)[: len(sides)])).requires_grad_()
-    x = inputs((batch, fan_in, *sides), Values.SIGNS).requires_grad_()
+    x = inputs((batch, fan_in, *sides), InputValues.SIGNS).requires_grad_()
     ours = functional.conv2d if sides else functional.linear
     bias = torch.zeros(fan_out)
-    found = penalized(lambda x, w: ours(x, w, bias, Values.SIGNS), x, weight)
+    found = penalized(lambda x, w: ours(x, w, bias, InputValues.SIGNS), x, weight)
     signs = sign(weight).double().requires_grad_()
     there = x.detach().double().requires_grad_()
     expected = penalized(lambda x, w: multiply(x, w, **options), there, signs)
@@ -312,7 +312,7 @@ def test_a_strip_is_cut_where_its_outputs_are_too_many():
     from bnnlib.kernels.cpu import lut_matmul
 
     for side in (1, 3):
-        most = lut_matmul.ROWS // side
+        most = lut_matmul.SUMS_PER_PIECE // side
         assert [lut_matmul.shifted_pieces(n, side) for n in (1, most, most + 1)] == [1, 1, 2]
-    x = inputs((2, lut_matmul.ROWS // 3 + 5, 3, 9), Values.SIGNS)
-    check(x, weights((7, x.shape[1], 3, 3)), Values.SIGNS)
+    x = inputs((2, lut_matmul.SUMS_PER_PIECE // 3 + 5, 3, 9), InputValues.SIGNS)
+    check(x, weights((7, x.shape[1], 3, 3)), InputValues.SIGNS)

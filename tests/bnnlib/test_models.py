@@ -12,7 +12,7 @@ from torch import nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import BinaryActivation, BinaryConv2d, Dropout, MaxPool2x2, Normalization
-from bnnlib.models import Parts, binary_layers, convnet, mlp
+from bnnlib.models import LayerFactory, binary_layers, convnet, mlp
 from bnnlib.network_file import load_network, pack_bits, save_network, unpack_bits
 from bnnlib.normalization import (
     BatchNorm,
@@ -24,7 +24,7 @@ from bnnlib.normalization import (
 from study import recipes
 from study.train import build
 from study.train.build import build_network, file_shape, noise_generator
-from study.train.loop import squared_hinge
+from study.train.eager import squared_hinge
 
 DETERMINISTIC, NONE = Binarization.DETERMINISTIC, Binarization.NONE
 SMALL_MLP = replace(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), hidden=(21, 13))
@@ -35,7 +35,7 @@ SMALL_CONVNET = replace(
 
 def parts(weights=DETERMINISTIC, activations=DETERMINISTIC, seed=0):
     init, noise = (torch.Generator().manual_seed(seed + i) for i in range(2))
-    return Parts(weights, activations, True, init, noise)
+    return LayerFactory(weights, activations, True, init, noise)
 
 
 def images(shape, count=8):

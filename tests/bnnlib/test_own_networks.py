@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bnnlib import functional
 from bnnlib.binarize import ap2, sign
-from bnnlib.functional import Values
+from bnnlib.functional import InputValues
 from bnnlib.kernels import dispatch
 from bnnlib.layers import (
     BinaryActivation,
@@ -59,8 +59,8 @@ def own_network(normalized: bool = True) -> nn.Sequential:
         Dropout(0.5),
         BinaryLinear(16, 10),
     )
-    network[3].inputs = network[8].inputs = Values.SIGNS
-    network[12].inputs = Values.DROPPED
+    network[3].inputs = network[8].inputs = InputValues.SIGNS
+    network[12].inputs = InputValues.DROPPED
     return network
 
 
@@ -245,7 +245,7 @@ def test_layers_take_the_arguments_of_torch_s():
     assert torch.equal(dense(x), F.linear(x, sign(dense.weight)))
     assert torch.equal(conv(images), F.conv2d(images, sign(conv.weight), padding=1))
     assert set(dense.state_dict()) == {"weight"}
-    dense.inputs = conv.inputs = Values.SIGNS
+    dense.inputs = conv.inputs = InputValues.SIGNS
     assert torch.equal(dense(sign(x)), F.linear(sign(x), sign(dense.weight)))
     assert torch.equal(conv(sign(images)), F.conv2d(sign(images), sign(conv.weight), padding=1))
 

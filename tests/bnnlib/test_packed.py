@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 from random_networks import DENSE, images, random_network, shuffle_values
 
-from bnnlib import classify, packed
+from bnnlib import classify, packed, packed_layers
 from bnnlib.binarize import Binarization
 from bnnlib.folding import reference
 from bnnlib.layers import (
@@ -86,7 +86,7 @@ def test_pooling_is_or_and_where_the_row_is_flipped_and(flips):
     mask = None if flips == "none" else pack_signs(torch.where(flipped, 1, -1).int())
     windows = signs.unflatten(1, (2, 2)).unflatten(3, (3, 2))
     expected = torch.where(flipped, windows.amin((2, 4)), windows.amax((2, 4)))
-    pooled = packed.max_pool(pack_signs(signs.int()), mask)
+    pooled = packed_layers.max_pool(pack_signs(signs.int()), mask)
     assert torch.equal(unpack_signs(pooled, 70), expected.to(torch.int8))
     assert torch.equal(pooled, pack_signs(expected.int()))
 
@@ -118,13 +118,13 @@ def test_batches_of_any_size_give_the_same_scores(network, hidden, monkeypatch):
     built = random_network(network, hidden, EXACT)
     x = images(built, 5)
     whole = packed.pack(built)
-    monkeypatch.setattr(packed, "CHUNK", 2 * (65536 if network == "convnet" else 8 * 13 * 8))
+    monkeypatch.setattr(packed, "CHUNK_BYTES", 2 * (65536 if network == "convnet" else 8 * 13 * 8))
     halves = packed.pack(built)
     assert (whole.at_once > 5, halves.at_once) == (True, 2)
     assert torch.equal(whole(x), halves(x))
     assert torch.equal(whole(x[3:4]), whole(x)[3:4])
     assert packed.predict(whole, x).tolist() == whole(x).argmax(1).tolist()
-    monkeypatch.setattr(packed, "CHUNK", 1)
+    monkeypatch.setattr(packed, "CHUNK_BYTES", 1)
     assert torch.equal(packed.pack(built)(x), whole(x))
 
 
@@ -230,7 +230,7 @@ def test_a_network_with_real_numbers_inside_is_refused():
 @pytest.mark.parametrize("shape", [(1, 3, 3, 2), (1, 31, 30, 2), (1, 30, 31, 2), (1, 1, 1, 1)])
 def test_pooling_refuses_images_of_odd_sides(shape):
     with pytest.raises(ValueError, match="even to be halved: " + re.escape(str(shape))):
-        packed.max_pool(torch.zeros(shape, dtype=torch.int64), None)
+        packed_layers.max_pool(torch.zeros(shape, dtype=torch.int64), None)
 
 
 def own_mlp(*, last=True, first=784):
@@ -353,7 +353,7 @@ def test_a_first_layer_of_bytes_gives_the_bits_of_one_on_planes(recipe, monkeypa
     wanted = packed.pack(network)
     monkeypatch.setattr(packed, "_multiplies_bytes", lambda images: True)
     made = packed.pack(network)
-    assert isinstance(made.first, packed.ByteInput) and made.packed_bytes() > 0
+    assert isinstance(made.first, packed_layers.ByteInput) and made.packed_bytes() > 0
     for ours, theirs in zip(made.hidden(images), wanted.hidden(images), strict=True):
         assert torch.equal(ours, theirs)
     assert torch.equal(made(images[:3]), wanted(images[:3]))

@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bnnlib import folding, functional, models
 from bnnlib.layers import MaxPool2x2
 from study import bench, recipes
-from study.bench import baselines
+from study.bench import baselines, products
 from study.data.training_data import Images, training_data
-from study.train import build, estimate, loop
+from study.train import build, estimate, evaluation
 
 SMOKE = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 
@@ -81,21 +81,21 @@ def test_filters_away_from_the_cpu_and_their_gradients_lie_channels_last():
 
 
 def test_only_filters_away_from_the_cpu_are_laid_out_anew():
-    weight = functional.latent((5, 4, 3, 3)).normal_()
+    weight = functional.empty_latent_weight((5, 4, 3, 3)).normal_()
     assert functional.laid_out(weight) is weight
     order = weight.to("meta").contiguous(memory_format=torch.channels_last).stride()
     assert functional.laid_out(weight.to("meta")).stride() == order
 
 
 def test_nothing_waits_for_the_device_inside_an_evaluation(monkeypatch):
-    monkeypatch.setattr(loop, "EVALUATION_BATCH", 50)
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 50)
     monkeypatch.setattr(F, "one_hot", lambda labels, _: torch.eye(10)[labels])  # a CPU's checks it
     network = build.build_network(SMOKE, 0)
     split = training_data(SMOKE, "smoke").test
     waits = []
     for count in (50, 200):
         with Operators() as called:
-            loop.evaluate(network, Images(split.images[:count], split.labels[:count]))
+            evaluation.evaluate(network, Images(split.images[:count], split.labels[:count]))
         waits.append(called.names.count("_local_scalar_dense.default"))
     assert waits[0] == waits[1] <= 2  # those of the sums, at the end
 
@@ -110,9 +110,9 @@ def test_no_gradients_are_kept_for_kernels_of_another_device():
 
 def test_a_sum_of_257_is_not_the_256_that_bfloat16_makes_of_it():
     wanted = torch.tensor([[257]], dtype=torch.int32)
-    assert not bench.equal(wanted.bfloat16(), wanted) and bench.equal(wanted.float(), wanted)
+    assert not products.equal(wanted.bfloat16(), wanted) and products.equal(wanted.float(), wanted)
     words = torch.tensor([[2**62 + 1]])
-    assert bench.equal(words, words) and not bench.equal(words - 1, words)
+    assert products.equal(words, words) and not products.equal(words - 1, words)
 
 
 def test_measurements_of_a_gpu_are_kept_by_its_capability(monkeypatch, tmp_path):

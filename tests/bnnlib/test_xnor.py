@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bnnlib import xnor
-from bnnlib.kernels import reference
+from bnnlib.kernels import operands, reference
 from bnnlib.xnor import (
     PackedWeights,
     pack_planes,
@@ -371,7 +370,7 @@ def test_a_nan_is_refused_wherever_it_stands_and_infinity_is_not(dtype, place, n
 
 
 def test_a_nan_is_refused_without_numba_too(monkeypatch):
-    monkeypatch.setattr(xnor, "_kernels", lambda _: reference)
+    monkeypatch.setattr(operands, "kernels_of", lambda _: reference)
     assert torch.equal(pack_signs(IMAGES), reference.pack_signs(IMAGES))
     with pytest.raises(ValueError, match="NaN"):
         pack_signs(torch.tensor([1.0, torch.nan]))

@@ -35,7 +35,7 @@ def end_epoch(*arguments):
     taken.append(psutil.Process().memory_info().rss)
 
 checkpoints.EVERY, checkpoints.SHARE, loop._end_epoch = 1, 1, end_epoch
-with malloc.kept():  # as `runner.run` does
+with malloc.keep_freed_memory():  # as `runner.run` does
     loop.fit(recipe, training_data(recipe, "smoke"), 0, "cpu", path)
 print(json.dumps(taken))
 """

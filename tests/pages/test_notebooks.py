@@ -99,22 +99,22 @@ def test_every_figure_has_a_caption_right_after_it(path):
 @every_notebook
 def test_claims_are_known_and_answered_by_the_notebook_that_they_name(path):
     code = "\n".join(cell.source for cell in cells(path, "code"))
-    mine = [name for name, claim in claims.claims().items() if claim.notebook == path.stem]
+    mine = [name for name, claim in claims.load().items() if claim.notebook == path.stem]
     for name in mine:
-        known = name in recipes_answered() or not claims.claims()[name].recipes
+        known = name in recipes_answered() or not claims.load()[name].recipes
         assert not known or name in code or name.removeprefix("first_epoch_") in code, name
 
 
 def recipes_answered() -> set[str]:
     """Claims whose recipes all exist."""
     existing = {recipe.name for recipe in recipes.RECIPES}
-    return {name for name, claim in claims.claims().items() if set(claim.recipes) <= existing}
+    return {name for name, claim in claims.load().items() if set(claim.recipes) <= existing}
 
 
 @every_notebook
 def test_a_number_of_the_paper_in_prose_is_the_one_in_claims_toml(path):
     """Numbers with a % in a title or a quotation."""
-    known = {claim.printed for claim in claims.claims().values()}
+    known = {claim.printed for claim in claims.load().values()}
     for cell in cells(path, "markdown"):
         for line in cell.source.splitlines():
             if line.startswith(("# ", ">")):
@@ -157,7 +157,7 @@ def test_a_profile_with_few_runs_or_none_says_so_and_does_not_fail(path, tmp_pat
     small = run_notebooks.parameters(path, "smoke", False)
     short = {name: small[name] for name in small if not name.endswith("seeds")}
     metrics = execute(path, short | values, tmp_path)
-    known, folder = claims.claims(), ROOT / "results" / "runs"
+    known, folder = claims.load(), ROOT / "results" / "runs"
     run = {name.parent.name for name in [*folder.glob("*/evening"), *folder.glob("*/paper")]}
     for claim in metrics["claims"]:
         if known[claim["id"]].recipes and not run.intersection(known[claim["id"]].recipes):

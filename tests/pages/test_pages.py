@@ -8,8 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from study import ROOT
-from study.claims import claims
+from study import ROOT, claims
 from tools import pages, site, summary
 from tools.run_notebooks import find
 
@@ -323,7 +322,7 @@ def test_index_shows_every_claim_once_and_loads_nothing(tmp_path):
     site.build(tmp_path)
     html = (tmp_path / "index.html").read_text()
     assert not LOADED.search(html)
-    assert html.count('<th scope="row">') == len(claims())
+    assert html.count('<th scope="row">') == len(claims.load())
     assert "1.90 ± 0.05 %" in html and 'href="quick/04_mnist.html"' in html
     assert 'href="quick/metrics/04_mnist.json"' in html
     assert ">1 not at the paper&#39;s settings</span>" in html
@@ -332,10 +331,10 @@ def test_index_shows_every_claim_once_and_loads_nothing(tmp_path):
 
 
 def test_index_of_an_empty_folder_says_that_nothing_was_run(tmp_path):
-    theirs = sum(claim.origin != "ours" for claim in claims().values())
+    theirs = sum(claim.origin != "ours" for claim in claims.load().values())
     html = " ".join(site.index(tmp_path).split())
-    assert f"make {theirs} claims" in html and f"We added {len(claims()) - theirs} <a" in html
-    kinds = Counter(claim.category for claim in claims().values() if claim.origin != "ours")
+    assert f"make {theirs} claims" in html and f"We added {len(claims.load()) - theirs} <a" in html
+    kinds = Counter(claim.category for claim in claims.load().values() if claim.origin != "ours")
     for number in kinds.values():
         assert f'<dt><span class="verdict not-run">{number} not run</span></dt>' in html
     assert html.count("<dt>") == len(kinds) and "None has been executed yet." in html
@@ -347,7 +346,7 @@ def test_the_answer_lists_the_paper_s_claims_by_verdict_and_leads_to_their_rows(
     answer = html[html.index("<dl") : html.rindex("</dl>")]
     assert re.findall(r"<dt><span[^>]*>(\d+ [a-z ]+)<", answer)[0] == "1 reproduced"
     assert set(re.findall(r'href="#(\w+)"', answer)) == {
-        claim.id for claim in claims().values() if claim.origin != "ours"
+        claim.id for claim in claims.load().values() if claim.origin != "ours"
     }
     assert '<tr id="mnist_theano">' in html
 

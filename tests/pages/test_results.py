@@ -15,7 +15,7 @@ from bnnlib import network_file
 from study import ROOT, claims, evidence, recipes
 from study.data import sources, store
 from study.data.training_data import training_data
-from study.train import loop, runs
+from study.train import evaluation, runs
 from tools import run_notebooks, site, summary
 from tools.pages import page
 
@@ -98,7 +98,7 @@ def test_a_page_states_what_its_records_give(path):
 
 def again(entry: dict, made_by: list[dict], profile: str) -> evidence.Result:
     """A claim's result from its records; from the stated values where a page measured otherwise."""
-    name, selection = entry["id"], claims.claims()[entry["id"]].selection
+    name, selection = entry["id"], claims.load()[entry["id"]].selection
     if made_by and selection.startswith("test error"):
         return evidence.answer(name, made_by)
     if made_by and name.startswith("first_epoch_"):
@@ -158,7 +158,7 @@ def test_a_committed_network_gives_the_test_error_of_its_record(path):
     if placed(recipe.dataset) is None:
         pytest.skip(f"the data folder has no {recipe.dataset}")
     test = training_data(recipe, profile).test  # whitened, where the recipe says so
-    error = loop.evaluate(network_file.load_network(path), test)[1]
+    error = evaluation.evaluate(network_file.load_network(path), test)[1]
     # One image in ten thousand may fall the other way where sums are rounded otherwise.
     assert error == pytest.approx(record["test_error"], abs=0.02)
 

@@ -20,7 +20,7 @@ NOTEBOOKS = {
     "11_codes_and_clients",
 }
 PLANNED = {"gaps-cifar10-shift-bn", "gaps-cifar10-shift-adamax"}
-ALL = list(claims.claims().values())
+ALL = list(claims.load().values())
 
 
 @pytest.mark.parametrize("made", ALL, ids=lambda made: made.id)
@@ -63,25 +63,25 @@ def test_arithmetic_claims_have_one_margin():
 
 def test_ablations_name_their_data_set_where_both_have_one():
     """A loss on one data set says nothing of the other."""
-    stated = {name: made.statement for name, made in claims.claims().items()}
+    stated = {name: made.statement for name, made in claims.load().items()}
     for name in ("shift_batchnorm", "shift_adamax", "shift_both"):
         assert stated[name].endswith(" on MNIST")
         assert stated[f"{name}_cifar10"] == stated[name].replace("MNIST", "CIFAR-10")
 
 
 def test_the_papers_numbers_keep_their_decimals():
-    printed = {name: made.printed for name, made in claims.claims().items()}
+    printed = {name: made.printed for name, made in claims.load().items()}
     assert printed["cifar10_theano"] == "11.40"
     assert printed["svhn_theano"] == "2.80"
     assert printed["xnor_over_baseline"] == "23"
-    assert claims.claims()["cifar10_theano"].value == 11.4
+    assert claims.load()["cifar10_theano"].value == 11.4
 
 
 def test_the_margins_of_test_errors_are_those_of_one_test_set():
     margins = {"mnist": 0.2, "cifar10": 0.6, "svhn": 0.3}
     for data, margin in margins.items():
         for recipe in ("theano", "torch7"):
-            assert claims.claims()[f"{data}_{recipe}"].margin == margin
+            assert claims.load()[f"{data}_{recipe}"].margin == margin
 
 
 def test_no_claim_is_answered_by_a_run_that_is_not_on_the_official_split():

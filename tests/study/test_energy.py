@@ -6,7 +6,8 @@ import pytest
 
 from bnnlib import models
 from study import energy, recipes
-from study.energy import Layer
+from study.recipes import shapes
+from study.recipes.shapes import Layer
 from study.train import build
 
 FLOAT32, INT8, BINARY = energy.numbers()
@@ -19,7 +20,7 @@ def test_the_layers_are_those_of_the_network(recipe):
     weights = [
         layer.weight for layer in models.binary_layers(build.build_network(recipe, 0)).values()
     ]
-    layers = energy.layers_of(recipe)
+    layers = shapes.layers_of(recipe)
     assert [(layer.units, layer.terms) for layer in layers] == [
         (len(weight), weight[0].numel()) for weight in weights
     ]
@@ -32,7 +33,7 @@ def test_the_layers_are_those_of_the_network(recipe):
 def test_connections_are_those_of_the_papers_networks():
     """By hand: 784 x 4096 + 2 x 4096^2 + 4096 x 10, and the ConvNet's as the literature has it."""
     counts = {
-        recipe.network: sum(layer.connections for layer in energy.layers_of(recipe))
+        recipe.network: sum(layer.connections for layer in shapes.layers_of(recipe))
         for recipe in (recipes.MNIST_THEANO, recipes.CIFAR10_THEANO)
     }
     assert counts == {"mlp": 36_806_656, "convnet": 616_966_144}
@@ -117,7 +118,7 @@ def test_images_of_a_batch_share_the_weights_and_crowd_the_cache():
 
 
 def test_parts_add_up_and_tell_the_first_and_the_last_layer_from_the_others():
-    layers = energy.layers_of(recipes.MNIST_THEANO)
+    layers = shapes.layers_of(recipes.MNIST_THEANO)
     whole = [energy.layer_bytes(layer, BINARY) for layer in layers]
     parts = energy.pass_bytes(layers, BINARY)
     assert tuple(parts) == energy.PARTS
@@ -136,7 +137,7 @@ def test_a_network_keeps_its_weights_where_all_of_them_fit():
 
 
 def test_a_summary_sets_float32_over_the_others():
-    rows = energy.summary(energy.layers_of(recipes.MNIST_THEANO), batch=100)
+    rows = energy.summary(shapes.layers_of(recipes.MNIST_THEANO), batch=100)
     assert [row["numbers"] for row in rows] == ["float32", "int8", "binary"]
     assert rows[0]["float32 / it"] == "1 ×" and rows[0]["one image (µJ)"].endswith("(1 ×)")
     assert rows[2]["float32 / it"] == "31.5 ×"  # 147.4 MB over 4.68 MB

@@ -6,7 +6,7 @@ from hand_made import record, seeds
 from study import claims, recipes, verdicts
 from study.evidence import PAPER, SMALL, WORKING, Result, answer
 
-ALL = list(claims.claims().values())
+ALL = list(claims.load().values())
 
 
 def test_the_papers_settings_on_real_data_earn_one():
@@ -75,7 +75,7 @@ def test_one_value_has_no_spread():
 
 def ablation(baseline, changed, profile="evening", name="cancellation"):
     """A claim's result from the test errors of its reference and of what is judged."""
-    judged, reference = map(recipes.by_name, claims.claims()[name].recipes)
+    judged, reference = map(recipes.by_name, claims.load()[name].recipes)
     runs = seeds(reference, profile, *baseline) + seeds(judged, profile, *changed)
     return answer(name, runs)
 

@@ -12,7 +12,7 @@ from bnnlib.rules import Rule
 from study import rates, recipes
 from study.recipes import MNIST_THEANO, RECIPES, sweeps
 from study.train import build
-from study.train.loop import squared_hinge
+from study.train.eager import squared_hinge
 
 KINDS = ("theano", "torch7", "torch7-code")
 
@@ -163,9 +163,9 @@ def test_the_recipe_table_has_a_source_for_every_field_of_the_papers_recipes():
     described = {f.name for f in fields(MNIST_THEANO)} - {"name", "dataset"} - ours
     sets = ("mnist", "cifar10", "svhn", "svhn-part")
     papers = {f"{data}-{kind}" for data in sets for kind in KINDS}
-    assert recipes.SOURCES.keys() == papers
+    assert recipes.CITATIONS.keys() == papers
     for name in papers:
-        assert recipes.SOURCES[name].keys() == described
+        assert recipes.CITATIONS[name].keys() == described
         recipes.by_name(name)
 
 

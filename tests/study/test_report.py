@@ -13,7 +13,7 @@ from bnnlib import binarize
 from study import claims, figures, recipes, report
 from study.page import Page
 from study.report import Result, answer
-from study.train import runs
+from study.train import provenance, runs
 
 MNIST = recipes.MNIST_THEANO
 
@@ -133,10 +133,10 @@ def test_criteria_name_all_outcomes_and_the_evidence_that_they_take():
     assert rows[3] == ["reproduced if the mean is at least 3.4 ×", "any machine"]
 
 
-@pytest.mark.parametrize("name", claims.claims())
+@pytest.mark.parametrize("name", claims.load())
 def test_every_claim_has_a_sentence_before_it_is_run(name):
-    text = report.sentence(answer(name, []) if claims.claims()[name].recipes else Result(name, []))
-    assert text.startswith("**Not run.**") and claims.claims()[name].criterion in text
+    text = report.sentence(answer(name, []) if claims.load()[name].recipes else Result(name, []))
+    assert text.startswith("**Not run.**") and claims.load()[name].criterion in text
 
 
 def test_verdict_text_displays_one_line_a_claim(displayed):
@@ -149,7 +149,7 @@ def test_show_hides_the_index_escapes_and_cuts_nothing_off(displayed):
     report.show(report.criteria(["mnist_theano", "clipping"]))
     html = displayed[0].data
     assert "<th>0</th>" not in html and "..." not in html
-    assert claims.claims()["mnist_theano"].selection in html
+    assert claims.load()["mnist_theano"].selection in html
 
 
 def test_show_source_shows_the_real_source(displayed):
@@ -201,14 +201,14 @@ def test_provenance_merges_seeds_and_marks_what_differs(monkeypatch):
     records[2]["provenance"] |= {"sources": "f" * 64, "dirty": True, "processes": 4}
     table = report.provenance(records)
     assert list(table["seeds"]) == ["0, 1", "2"]
-    assert table["sources"][0] == runs.source_hash()[:8]
-    assert table["sources"][1] == f"ffffffff (now {runs.source_hash()[:8]})"
+    assert table["sources"][0] == provenance.source_hash()[:8]
+    assert table["sources"][1] == f"ffffffff (now {provenance.source_hash()[:8]})"
     assert table["commit"][1] == "0123456 (dirty)"
     assert table["device"][1] == f"{table['device'][0]}, 4 processes"
     assert list(table["minutes"]) == ["3.0", "3.0"]
-    pairs = [{"before": "f" * 64, "now": runs.source_hash()}]
+    pairs = [{"before": "f" * 64, "now": provenance.source_hash()}]
     monkeypatch.setattr(runs, "same_numbers", lambda: pairs)
-    same = f"ffffffff (same numbers as {runs.source_hash()[:8]})"
+    same = f"ffffffff (same numbers as {provenance.source_hash()[:8]})"
     assert report.provenance(records)["sources"][1] == same
 
 
@@ -314,7 +314,7 @@ def test_publish(page, tmp_path):
         "notebook": "04_mnist",
         "profile": "paper",
     }
-    assert content["sources"] == runs.source_hash()
+    assert content["sources"] == provenance.source_hash()
     assert content["findings"] == {"gap": 0.5}
     assert content["figures"] == ["paper/figures/04_mnist-learning-curves.svg"]
     assert content["records"][0] == {
@@ -340,7 +340,7 @@ def test_publish_one_value_has_a_null_spread(page):
 
 
 def test_publish_a_measurement(page):
-    bench = {"profile": "paper", "provenance": runs.provenance("cpu")}
+    bench = {"profile": "paper", "provenance": provenance.gather("cpu")}
     result = Result("xnor_over_cublas", (np.float64(4.0),), [bench])
     entry = json.loads(report.publish(page, [result], []).read_text())["claims"][0]
     assert (entry["verdict"], entry["values"], entry["records"]) == ("reproduced", [4.0], [])

@@ -8,8 +8,7 @@ from random_networks import images, random_network
 
 from benchmarks import bench_retrieval
 from bnnlib import folding
-from bnnlib.kernels import cpu
-from bnnlib.kernels.cpu import hamming_search
+from bnnlib.kernels.cpu import hamming_search, packing
 from bnnlib.layers import Normalization
 from bnnlib.xnor import pack_signs, unpack_signs
 from study import data, retrieval
@@ -46,12 +45,12 @@ def test_search_equals_the_reference(sizes, share, flips):
 @pytest.mark.parametrize("looks_up", [True, False])
 @pytest.mark.parametrize(("codes", "bits", "k"), [(1, 1, 1), (129, 64, 129), (600, 1000, 9)])
 def test_both_layouts(monkeypatch, looks_up, codes, bits, k):
-    monkeypatch.setattr(cpu, "looks_up", lambda planes=False: looks_up)
+    monkeypatch.setattr(packing, "looks_up", lambda planes=False: looks_up)
     check(near_each_other(50, bits, 0.1, 0), near_each_other(codes, bits, 0.1, 1), bits, k)
 
 
 def test_more_queries_than_go_together_on_all_threads():
-    queries = near_each_other(2 * hamming_search.TOGETHER + 1, 200, 0.1, 0)
+    queries = near_each_other(2 * hamming_search.QUERIES_PER_PASS + 1, 200, 0.1, 0)
     check(queries, near_each_other(900, 200, 0.1, 1), 200, 7)
 
 

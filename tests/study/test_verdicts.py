@@ -14,7 +14,7 @@ from study.verdicts import FOUND, NOT, NOT_FOUND, OPPOSITE, REPRODUCED, UNDECIDE
 
 def claim(kind: str, value: float, margin: float, **fields) -> claims.Claim:
     """A claim of the paper on MNIST with another criterion."""
-    known = claims.claims()["mnist_theano"]
+    known = claims.load()["mnist_theano"]
     return replace(known, kind=kind, value=value, margin=margin, **fields)
 
 
@@ -49,7 +49,7 @@ def test_at_most(mean, verdict):
 
 @pytest.mark.parametrize("id", ["mnist_theano", "cifar10_torch7", "svhn_theano", "svhn_torch7"])
 def test_exactly_on_the_margin_is_inside_it(id):
-    made = claims.claims()[id]
+    made = claims.load()[id]
     limit, last = made.value + made.margin, made.value + 3 * made.margin
     assert judge(made, [limit]) == REPRODUCED
     assert judge(made, [last]) == verdicts.PARTLY
@@ -57,13 +57,13 @@ def test_exactly_on_the_margin_is_inside_it(id):
 
 
 def test_at_least_without_a_margin_is_all_or_nothing():
-    made = claims.claims()["xnor_over_cublas"]
+    made = claims.load()["xnor_over_cublas"]
     assert judge(made, [3.4]) == REPRODUCED
     assert judge(made, [3.39]) == NOT
 
 
 def test_within_is_two_sided_and_may_be_relative():
-    loss = claims.claims()["first_epoch_train_loss"]
+    loss = claims.load()["first_epoch_train_loss"]
     assert judge(loss, [loss.value * 1.15]) == REPRODUCED
     assert judge(loss, [loss.value * 0.85]) == REPRODUCED
     assert judge(loss, [loss.value * 0.84]) == verdicts.PARTLY
@@ -72,9 +72,9 @@ def test_within_is_two_sided_and_may_be_relative():
 
 def test_arithmetic_passes_within_one_percent():
     for name in ("energy", "memory_size", "memory_accesses"):
-        assert judge(claims.claims()[name], [32 * 0.99]) == REPRODUCED
-        assert judge(claims.claims()[name], [32 * 0.99 - 1e-6]) == verdicts.PARTLY
-    assert judge(claims.claims()["client_file"], [8 * 0.99 - 1e-6]) == NOT_FOUND
+        assert judge(claims.load()[name], [32 * 0.99]) == REPRODUCED
+        assert judge(claims.load()[name], [32 * 0.99 - 1e-6]) == verdicts.PARTLY
+    assert judge(claims.load()["client_file"], [8 * 0.99 - 1e-6]) == NOT_FOUND
 
 
 def test_questions_of_our_own_are_found_not_reproduced():

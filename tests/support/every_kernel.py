@@ -23,8 +23,7 @@ from numba.core.dispatcher import Dispatcher
 from stressed_kernels import STRESSED, integers
 
 from bnnlib import kernels
-from bnnlib.kernels import cpu
-from bnnlib.kernels.cpu import processor
+from bnnlib.kernels.cpu import packing, processor
 from study import shared_filters
 from study.bench import plain_kernels
 
@@ -61,7 +60,7 @@ def main(times: str, folder: str = "", *processors: str) -> None:
     for seed in range(int(times)):
         distinct_filters(seed)
     for looks_up in (True, False):
-        with patch.object(cpu, "looks_up", lambda planes=False, so=looks_up: so):
+        with patch.object(packing, "looks_up", lambda planes=False, so=looks_up: so):
             plain_kernels.run_bound(64, 64, 64)  # has no result
     missing = [name for _, name, one in dispatchers() if not one.signatures]
     assert not missing, f"never called: {missing}"

@@ -16,8 +16,7 @@ import nbformat
 import psutil
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from study import ROOT
-from study.claims import claims
+from study import ROOT, claims
 from study.train import runs
 
 ENDED = "ended"
@@ -136,7 +135,7 @@ def _untimed(findings: dict) -> dict:
 
 def _claim(claim: dict) -> dict:
     """Of a ratio of times, only that it was judged, on what."""
-    is_timed = claims()[claim["id"]].category == "speed"
+    is_timed = claims.load()[claim["id"]].category == "speed"
     timed = ("values", "mean", "std", "reference") if is_timed else ()
     return {key: value for key, value in claim.items() if key not in ("date", *timed)}
 

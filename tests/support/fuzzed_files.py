@@ -3,7 +3,6 @@
 import functools
 import io
 import json
-import re
 import struct
 import tempfile
 import zlib
@@ -17,15 +16,14 @@ import numpy as np
 import safetensors.torch
 import torch
 from fuzzing import Reader
-from mutations import DEEP, EXTREMES, VALUES, as_json, spoil, spoil_text, spoil_tree
+from mutations import DEEP, EXTREMES, VALUES, as_json, spoil, spoil_tree
 from PIL import Image
 from random_networks import random_network
 
 from bnnlib import classify, network_file, packed, pictures
 from bnnlib.layers import Normalization
-from study import bench, claims, recipes
-from study.train import checkpoints, loop, runs
-from tools import run_notebooks
+from study import bench, recipes
+from study.train import checkpoints, eager, loop, runs
 
 SEALED = 0.6  # share of cases whose digest fits what was changed
 
@@ -164,7 +162,7 @@ def _state() -> checkpoints.State:
     state.order = torch.arange(20)
     images = torch.zeros(4, 28, 28, dtype=torch.uint8)
     for _ in range(2):
-        loss = loop.step(state.network, state.optimizer, images, torch.arange(4))
+        loss = eager.step(state.network, state.optimizer, images, torch.arange(4))
         state.losses.append(loss)
     state.history = [{"epoch": 1, "validation_error": 9.0}]
     return state
@@ -214,50 +212,6 @@ def _resume(folder: Path) -> str | None:
 
 def _begun() -> checkpoints.State:
     return loop.begin(RECIPE, SimpleNamespace(scale=2 / 255, offset=-1.0), 1)
-
-
-# Text: claims and profiles
-
-
-def _sections(text: str, *wanted: str) -> str:
-    """The tables of a TOML file that begin so, the first of each name."""
-    found = re.split(r"\n(?=\[)", text)
-    return "\n".join(next(s for s in found if s.startswith(f"[{name}]")) for name in wanted)
-
-
-TABLES = ("mnist_theano", "mnist_torch7", "working", "context.swar")
-CLAIMS = _sections(claims.FILE.read_text(), *TABLES)
-
-
-def _claims(folder: Path) -> None:
-    with patch.object(claims, "FILE", folder / "claims.toml"):
-        made, context = claims.claims.__wrapped__(), claims.context()
-    assert isinstance(context, dict)
-    for claim in made.values():
-        assert isinstance(claim.value, float) and isinstance(claim.margin, float)
-
-
-NOTEBOOKS = [path.stem for path in run_notebooks.find()]
-PROFILE = (run_notebooks.NOTEBOOKS / "params" / "smoke.yaml").read_text()
-real_defaults = functools.cache(run_notebooks.defaults_of)
-
-
-def _profile(folder: Path) -> None:
-    def known(notebook: Path) -> dict:
-        return real_defaults(run_notebooks.NOTEBOOKS / notebook.name)
-
-    with patch.object(run_notebooks, "defaults_of", known):
-        run_notebooks.check_profile_file("smoke", folder)
-        for name in ("00_playground", "04_mnist", "10_open_questions"):
-            notebook = folder / f"{name}.ipynb"
-            values = run_notebooks.parameters(notebook, "smoke", True, {"retrain": False})
-            defaults = known(notebook)
-            assert all(type(value) is type(defaults[key]) for key, value in values.items())
-
-
-LAUGHS = b"a: &a {x: 1, y: 2}\n" + b"".join(
-    b"%c: &%c {<<: [%s]}\n" % (i + 1, i + 1, b", ".join([b"*%c" % i] * 40)) for i in range(97, 110)
-)
 
 
 # Pictures
@@ -332,21 +286,6 @@ READERS = (
         _resume,
         (ValueError,),
         _checkpoint_case,
-    ),
-    Reader(
-        "claims.toml",
-        {"claims.toml": CLAIMS.encode()},
-        _claims,
-        (ValueError,),
-        lambda chance: ("claims.toml", spoil_text(chance, CLAIMS)),
-    ),
-    Reader(
-        "profiles",
-        {"params/smoke.yaml": PROFILE.encode()} | {f"{name}.ipynb": b"" for name in NOTEBOOKS},
-        _profile,
-        (ValueError,),
-        lambda chance: ("params/smoke.yaml", spoil_text(chance, PROFILE)),
-        (("params/smoke.yaml", LAUGHS), ("params/smoke.yaml", b"a: " + b"[" * 50_000)),
     ),
     Reader(
         "pictures",

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bnnlib import draws, functional, pooling
 from bnnlib.kernels import cpu
-from bnnlib.kernels.cpu import hamming_search, sign_matmul
+from bnnlib.kernels.cpu import hamming_search, packing, sign_matmul
 from study.bench import plain_kernels
 
 PAGE, PROT_NONE = mmap.PAGESIZE, 0
@@ -100,7 +100,8 @@ def _numpy(end: bool) -> SimpleNamespace:
 def surroundings(end: bool, looks_up: bool, threads: int) -> Iterator[None]:
     """Within, what the kernels are given by bnnlib's own modules is guarded, and all is split."""
     changes = {
-        cpu: {"looks_up": lambda planes=False: looks_up, "ALONE": 0, "SHARED": 0}
+        cpu: {"FEWEST_SIGNS_SHARED": 0},
+        packing: {"looks_up": lambda planes=False: looks_up, "FEWEST_SIGNS_IN_PARTS": 0}
         | {"_in_lines": lambda shape, dtype: guarded(shape, dtype, end)},
         sign_matmul: {"_scratch": lambda size: guarded((size,), torch.uint8, end)},
         functional: {"FEWEST_PRODUCTS": 0, "FEWEST_CHANNELS": 0},
@@ -110,9 +111,9 @@ def surroundings(end: bool, looks_up: bool, threads: int) -> Iterator[None]:
     with ExitStack() as stack:
         for module, values in changes.items():
             stack.enter_context(patch.multiple(module, **values))
-        for module in (cpu, sign_matmul, hamming_search, pooling, functional):
+        for module in (cpu, packing, sign_matmul, hamming_search, pooling, functional):
             stack.enter_context(patch.object(module, "torch", _torch(end)))
-        for module in (cpu, draws, plain_kernels):
+        for module in (cpu, packing, draws, plain_kernels):
             stack.enter_context(patch.object(module, "np", _numpy(end)))
         torch.set_num_threads(threads)
         try:

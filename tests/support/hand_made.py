@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from study import recipes
 from study.recipes import Recipe
-from study.train import runs
+from study.train import provenance, runs
 
 
 def record(
@@ -23,10 +23,10 @@ def record(
         }
         for epoch in (1, 2, 3)
     ]
-    provenance = {
+    made_by = {
         "commit": "0123456789abcdef",
         "dirty": False,
-        "sources": runs.source_hash(),
+        "sources": provenance.source_hash(),
         "data": "ab" * 32,
         "data_source": "canonical",
         "stand_in": stand_in,
@@ -47,7 +47,7 @@ def record(
         "best_epoch": 3,
         "test_error": test_error,
         "final_test_error": test_error,
-        "provenance": provenance,
+        "provenance": made_by,
     }
     return json.loads(json.dumps({**made, "digest": runs.digest(made)}))
 

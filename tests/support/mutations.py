@@ -125,24 +125,6 @@ def as_json(tree, **options) -> bytes:
     return json.dumps(tree, **options).replace(json.dumps(DEEP), nested).encode()
 
 
-def spoil_text(chance: Random, text: str) -> bytes:
-    """Words of a text file replaced, lines lost, repeated and moved; sometimes bytes as well."""
-    lines = text.splitlines(keepends=True)
-    for _ in range(chance.randint(1, 3)):
-        at, how = chance.randrange(len(lines)), chance.randrange(5)
-        if how == 0 and len(lines) > 1:
-            lines.insert(chance.randrange(len(lines)), lines.pop(at))
-        elif how == 1:
-            lines.insert(at, lines[at])
-        elif how == 2 and len(lines) > 1:
-            del lines[at]
-        else:
-            words = lines[at].split(" ")
-            words[chance.randrange(len(words))] = chance.choice(WORDS)
-            lines[at] = " ".join(words).rstrip("\n") + "\n"
-    content = "".join(lines).encode()
-    return spoil(chance, content) if chance.random() < 0.3 else content
-
 
 class Payload:
     """Unpickled, it makes a folder."""

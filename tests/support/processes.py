@@ -16,7 +16,7 @@ from torch import Tensor
 from bnnlib import parallel
 from study import recipes
 from study.data.training_data import training_data
-from study.train import checkpoints, loop, runner, runs, same_platform
+from study.train import checkpoints, eager, evaluation, loop, provenance, runner, same_platform
 
 # Exact and shift-based batch norm, of rows and of images, dropout and stochastic activations.
 STEPS = ("mnist-theano", "cifar10-theano", "mnist-torch7-code", "cifar10-torch7")
@@ -31,11 +31,11 @@ def step(name: str) -> dict[str, Tensor]:
     training = training_data(recipe, "smoke")
     state = loop.begin(recipe, training, 0)
     state.network.double()
-    evaluated = loop.evaluate(state.network, training.validation)
+    evaluated = evaluation.evaluate(state.network, training.validation)
     state.network.train()
     batch = parallel.rows(torch.arange(BATCH))
     images, labels = training.train.images[batch], training.train.labels[batch]
-    loss = loop.step(state.network, state.optimizer, images, labels)
+    loss = eager.step(state.network, state.optimizer, images, labels)
     found = {f"after {key}": value for key, value in state.network.state_dict().items()}
     for key, parameter in state.network.named_parameters():
         found[f"gradient {key}"] = parameter.grad
@@ -58,12 +58,12 @@ def indivisible() -> None:
 
 def other_sources() -> None:
     same_platform.facts.cache_clear()
-    genuine = runs.source_hash
-    runs.source_hash = lambda: f"those of {parallel.rank()}"
+    genuine = provenance.source_hash
+    provenance.source_hash = lambda: f"those of {parallel.rank()}"
     try:
         same_platform.require_same_processes(TINY, "smoke")
     finally:
-        runs.source_hash = genuine
+        provenance.source_hash = genuine
         same_platform.facts.cache_clear()
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import BinaryConv2d, Normalization, ScaleInput
-from bnnlib.models import Parts, binary_layers, convnet, mlp
+from bnnlib.models import LayerFactory, binary_layers, convnet, mlp
 
 DENSE = 40
 DETERMINISTIC = Binarization.DETERMINISTIC
@@ -21,7 +21,7 @@ def random_network(
 ) -> nn.Sequential:
     """In evaluation mode; convnets have DENSE units behind their filters `hidden`."""
     init = torch.Generator().manual_seed(0)
-    parts = Parts(weights, activations, True, init, torch.Generator(), batch_norm)
+    parts = LayerFactory(weights, activations, True, init, torch.Generator(), batch_norm)
     built = mlp(parts, hidden) if network == "mlp" else convnet(parts, hidden, DENSE)
     built[0] = scaling or ScaleInput()
     shuffle_values(built, seed=1)

@@ -13,9 +13,16 @@ from torch import Tensor
 
 from bnnlib import draws, functional, shift_norm, xnor
 from bnnlib.binarize import hard_sigmoid
-from bnnlib.functional import Values
-from bnnlib.kernels import cpu, dispatch, reference
-from bnnlib.kernels.cpu import elementwise, hamming_search, lut_codes, lut_matmul, sign_matmul
+from bnnlib.functional import InputValues
+from bnnlib.kernels import cpu, dispatch, operands, reference
+from bnnlib.kernels.cpu import (
+    elementwise,
+    hamming_search,
+    lut_codes,
+    lut_matmul,
+    lut_tables,
+    sign_matmul,
+)
 from bnnlib.pooling import MaxPool
 from bnnlib.xnor import PackedWeights
 from study import retrieval
@@ -74,7 +81,7 @@ def _dense(chance: Random) -> dict:
         "n": size(chance, 300),
         "k": size(chance, 600),
         "planes": chance.random() < 0.4,
-        "dtype": chance.choice(xnor.REAL),
+        "dtype": chance.choice(operands.REAL),
     }
 
 
@@ -124,20 +131,21 @@ def _trained(chance: Random) -> dict:
     most = 100 if dense else 40
     wide = chance.random() < 0.05  # a strip's outputs are cut into pieces
     inputs = chance.randint(385, 800) if wide else size(chance, most)
+    read = (InputValues.SIGNS, InputValues.DROPPED)
     return {
         "shape": (chance.randint(1, 40 if dense else 4), inputs, *sides),
         "outputs": size(chance, most),
-        "values": chance.choice((Values.SIGNS, Values.DROPPED)) if dense else Values.SIGNS,
+        "values": chance.choice(read) if dense else InputValues.SIGNS,
     }
 
 
 def products_of_training(end, seed, shape, outputs, values) -> None:
     """Forward and both gradients, of integers: float32 sums of them are exact in any order."""
     x = integers(shape, seed, 0, 2).float() * 2 - 1
-    if values is Values.DROPPED:
+    if values is InputValues.DROPPED:
         x = integers(shape, seed, -1, 2).float() * 2
     taps = () if len(shape) == 2 else (3, 3)
-    w = functional.latent((outputs, shape[1], *taps))
+    w = functional.empty_latent_weight((outputs, shape[1], *taps))
     w.copy_(numbers(tuple(w.shape), seed + 1))
     own = copied(x, end).requires_grad_(), w.requires_grad_()
     product = functional.linear if not taps else functional.conv2d
@@ -173,7 +181,7 @@ def _shifted_sums(end, seed, shape, channels, outputs, side) -> None:
     images = integers((*shape, channels), seed, -9, 10).float()
     signs = integers((side, side, channels, outputs), seed + 1, 0, 2)
     bits = F.pad(signs, (0, -outputs % 4, 0, -channels % 4)).unflatten(2, (-1, 4))
-    places = torch.tensor([8, 4, 2, 1])[:, None] * lut_matmul.SCALE
+    places = torch.tensor([8, 4, 2, 1])[:, None] * lut_tables.CODE_SCALE
     codes = copied((bits * places).sum(3).flatten(0, 2).to(torch.uint8), end).numpy()
     vectors = sign_matmul._vectors(SimpleNamespace(images=shape[0], width=shape[2]), 8).numpy()
     given, out = copied(images, end).numpy(), guarded((*shape, outputs), torch.float32, end)
@@ -184,7 +192,7 @@ def _shifted_sums(end, seed, shape, channels, outputs, side) -> None:
     assert torch.equal(out.double().movedim(-1, 1), expected)
     room = ((-(-channels // 4) * 4, 2, 7 + side), (side, codes.shape[1], 16))
     pixels, sums = (guarded(size, torch.float32, end).zero_().numpy() for size in room)
-    table = guarded((lut_matmul.TABLE_BYTES + 64,), torch.uint8, end).numpy()
+    table = guarded((lut_matmul.TABLES_BYTES + 64,), torch.uint8, end).numpy()
     for y in range(shape[1]):
         lut_matmul.lay_out(given, vectors[-2:], y, pixels)
         lut_matmul.add_row(pixels, codes, y, shape[1], table, sums)
@@ -281,7 +289,8 @@ def draws_and_dropout(end, seed, shape) -> None:
     x = numbers(shape, seed).mul_(0.37)
     noises = [torch.Generator().manual_seed(seed) for _ in range(2)]
     place = copied(x.movedim(1, -1).contiguous(), end).movedim(-1, 1)
-    with patch.object(draws, "AT_ONCE", 700), patch.object(dispatch, "PIECE", 64):
+    small = patch.object(dispatch, "ELEMENTS_PER_PIECE", 64)
+    with patch.object(draws, "WORDS_PER_PIECE", 700), small:
         drawn = draws.signs(place, noises[0])
         expected = (torch.rand(shape, generator=noises[1]) < hard_sigmoid(x)) * 2.0 - 1
         assert torch.equal(drawn, expected)
@@ -297,7 +306,8 @@ def shift_norms(end, seed, shape) -> None:
     channels = [copied(numbers((shape[1],), seed + i).mul_(0.3), end) for i in range(4)]
     found = []
     for takes in (shift_norm._fits, lambda *_: False):
-        with patch.object(shift_norm, "_fits", takes), patch.object(dispatch, "PIECE", 64):
+        small = patch.object(dispatch, "ELEMENTS_PER_PIECE", 64)
+        with patch.object(shift_norm, "_fits", takes), small:
             mean, factor, shift, slope = channels
             room = (torch.empty_like(x) for _ in range(2))
             found.append(

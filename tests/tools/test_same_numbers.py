@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from study import ROOT
-from study.train import runs
+from study.train import provenance, runs
 from tools import same_numbers
 
 NAMES = ["gradients-baseline"]
@@ -37,7 +37,7 @@ def changed(folder, old: str, new: str):
 def test_other_numbers_are_found(now, tmp_path, old, new, found):
     before = same_numbers.fingerprints(changed(tmp_path, old, new), NAMES)
     assert before.keys() == now.keys() == {"sources", *NAMES}
-    assert before.pop("sources") != now["sources"] == runs.source_hash()
+    assert before.pop("sources") != now["sources"] == provenance.source_hash()
     assert same_numbers.different(before, {name: now[name] for name in NAMES}) == found
 
 

@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from tqdm import tqdm
 
 from study import recipes
-from study.train import loop
+from study.train import progress
 from tools import costs
 from tools.run_notebooks import Outcome
 from tools.status import Status
@@ -70,12 +70,13 @@ def test_costs_are_noted_here_or_else_those_of_the_committed_page(tmp_path, monk
 
 def test_of_an_epoch_the_time_left_is_shown_before_anything_else(monkeypatch, capsys):
     history = [{"epoch": 1, "train_loss": 0.5, "validation_error": 9.0, "seconds": 4.0}]
-    loop._show_epoch(tqdm(disable=True), history, recipes.MNIST_THEANO)
+    recipe = recipes.MNIST_THEANO
+    progress.show_epoch(tqdm(disable=True), history, recipe.name, recipe.epochs)
     line = capsys.readouterr().out
     monkeypatch.setattr("sys.stdout", Terminal())
     with Status("04_mnist", io.StringIO()) as status:
         status.write(line)
-        epochs = recipes.MNIST_THEANO.epochs
+        epochs = recipe.epochs
         assert status.bar.postfix == f"mnist-theano epoch 1/{epochs}, {4 * (epochs - 1)} s left"
 
 

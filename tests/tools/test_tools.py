@@ -20,7 +20,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from study import ROOT, data, recipes
-from study.train import runs
+from study.train import provenance, runs
 from tools import collect, files, reproduce, run_notebooks
 
 PARAMETERS = (
@@ -162,7 +162,7 @@ def test_failure_is_named_and_kept_while_the_good_page_stays_and_others_are_up_t
     ],
 )
 def test_bad_input_ends_in_one_sentence(arguments, sentence, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce.runs, "commit", lambda: ("0" * 40, True))
+    monkeypatch.setattr("tools.making.provenance.commit", lambda: ("0" * 40, True))
     assert reproduce.main(list(arguments)) == 1
     shown = capsys.readouterr()
     assert sentence in shown.err and len(shown.err.strip().splitlines()) == 1
@@ -174,7 +174,7 @@ def test_what_git_says_is_handed_on(tmp_path, monkeypatch, capsys):
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     monkeypatch.setenv("PATH", str(bin_folder))
-    runs.commit.cache_clear()
+    provenance.commit.cache_clear()
     asked = {"results": tmp_path, "committed": True, "profile": "quick"}
     monkeypatch.setattr(reproduce.Making, "__init__", lambda self, _: vars(self).update(asked))
     assert reproduce.main(["results"]) == 1
@@ -183,11 +183,11 @@ def test_what_git_says_is_handed_on(tmp_path, monkeypatch, capsys):
     refusal = "fatal: detected dubious ownership in repository"
     git.write_text(f"#!/bin/sh\necho '{refusal}' >&2\nexit 128\n")
     git.chmod(0o755)
-    runs.commit.cache_clear()
+    provenance.commit.cache_clear()
     assert reproduce.main(["results"]) == 1
     told = capsys.readouterr().err
     assert "dubious ownership" in told and len(told.splitlines()) == 1
-    runs.commit.cache_clear()
+    provenance.commit.cache_clear()
 
 
 def test_what_a_terminal_cannot_show_is_replaced(made):
@@ -260,7 +260,7 @@ def test_a_wrong_data_folder_ends_before_any_notebook(made):
 
 def test_a_page_is_outdated_when_data_records_or_benchmarks_arrive(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce.runs, "COMMITTED", tmp_path)
-    monkeypatch.setattr(reproduce, "BENCHMARKS", tmp_path)
+    monkeypatch.setattr("tools.making.BENCHMARKS", tmp_path)
     making = reproduce.Making(reproduce.options(["reproduce"]))
     notebook = next(iter(making.values))
     keys = [making.key(notebook)]

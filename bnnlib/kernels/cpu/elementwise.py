@@ -1,4 +1,4 @@
-"""What torch does in several passes over memory, in one: binarization, its gradient, updates.
+"""Binarization, its gradient and updates in one pass over memory, where torch makes several.
 
 Flat float32 arrays; every kernel does elements first .. last - 1, in the order of operations of its
 torch counterpart in `bnnlib.binarize` and `bnnlib.rules`. Loops count from 0 over slices: LLVM does
@@ -12,14 +12,15 @@ from bnnlib.kernels.cpu.arithmetic import fma, nearest_power
 
 SQRT2_CARRY = np.int32(0x4AFB0C)  # 2^24 - the 24-bit mantissa of sqrt(2), rounded up: see `ap2`
 EXPONENT = np.int32(-1 << 23)
-CHUNK = 1024
+ELEMENTS_PER_CHUNK = 1024
 SMALLEST = np.float32(2**-126)  # that is normal
 
 
 @njit(nogil=True, cache=True)
 def sign(x, out, first, last):
-    """+1 where x >= 0, -1 where x < 0, and a NaN as it is."""
-    x, out = x[first:last], out[first:last]
+    """Write +1 where x >= 0, -1 where x < 0, and a NaN as it is."""
+    x = x[first:last]
+    out = out[first:last]
     for i in range(len(x)):
         signed = np.float32(1) if x[i] >= 0 else np.float32(-1)
         out[i] = signed if x[i] == x[i] else x[i]
@@ -27,24 +28,30 @@ def sign(x, out, first, last):
 
 @njit(nogil=True, cache=True)
 def passes(x, out, first, last):
-    """Whether |x| <= 1; out is bytes."""
-    x, out = x[first:last], out[first:last]
+    """Write whether |x| <= 1, as bytes."""
+    x = x[first:last]
+    out = out[first:last]
     for i in range(len(x)):
         out[i] = abs(x[i]) <= 1
 
 
 @njit(nogil=True, cache=True)
 def cancel(grad, passes, out, first, last):
-    """grad where `passes` is 1, else 0."""
-    grad, passes, out = grad[first:last], passes[first:last], out[first:last]
+    """Write grad where `passes` is 1, else 0."""
+    grad = grad[first:last]
+    passes = passes[first:last]
+    out = out[first:last]
     for i in range(len(grad)):
         out[i] = grad[i] if passes[i] else 0
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def adam(value, grad, m, v, step, beta2, weight1, weight2, eps, bound, first, last):
-    """`rules.adam_update`, then clipped to [-bound, bound]; weights are 1 - beta."""
-    value, grad, m, v = value[first:last], grad[first:last], m[first:last], v[first:last]
+    """Do `rules.adam_update`, then clip to [-bound, bound]; weights are 1 - beta."""
+    value = value[first:last]
+    grad = grad[first:last]
+    m = m[first:last]
+    v = v[first:last]
     for i in range(len(value)):
         g = grad[i]
         m[i] += weight1 * (g - m[i])
@@ -56,13 +63,18 @@ def adam(value, grad, m, v, step, beta2, weight1, weight2, eps, bound, first, la
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def adamax_coded(value, grad, m, v, v_bits, step, beta2, weight1, eps, bound, first, last):
-    """`rules.adamax_coded_update`, then clipped; v_bits is v seen as int32."""
-    for start in range(first, last, CHUNK):  # one pass over memory, three over a cached piece
-        piece = slice(start, min(start + CHUNK, last))
-        x, g, first_moment = value[piece], grad[piece], m[piece]
-        second_moment, bits = v[piece], v_bits[piece]
+    """Do `rules.adamax_coded_update`, then clip; v_bits is v seen as int32."""
+    # One pass over memory, and three over a piece in the cache
+    for start in range(first, last, ELEMENTS_PER_CHUNK):
+        piece = slice(start, min(start + ELEMENTS_PER_CHUNK, last))
+        x = value[piece]
+        g = grad[piece]
+        first_moment = m[piece]
+        second_moment = v[piece]
+        bits = v_bits[piece]
         for i in range(len(x)):
-            size, decayed = abs(g[i]), beta2 * second_moment[i]
+            size = abs(g[i])
+            decayed = beta2 * second_moment[i]
             second_moment[i] = size if size > decayed else decayed
         for i in range(len(x)):
             bits[i] = (bits[i] + SQRT2_CARRY) & EXPONENT
@@ -89,23 +101,31 @@ def clipped(x, bound):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def adamax_printed(value, grad, m, v, step, beta2, weight1, bound, first, last):
-    """`rules.adamax_printed_update`, then clipped; equal to torch's passes bit by bit."""
-    value, grad, m, v = value[first:last], grad[first:last], m[first:last], v[first:last]
+    """Do `rules.adamax_printed_update`, then clip; equal to torch's passes bit by bit."""
+    value = value[first:last]
+    grad = grad[first:last]
+    m = m[first:last]
+    v = v[first:last]
     for i in range(len(value)):
         moment = fma(weight1, grad[i] - m[i], m[i])
         spread = larger(beta2 * v[i], abs(grad[i]))
         inverse = np.float32(0) if spread < SMALLEST else nearest_power(np.float32(1) / spread)
-        m[i], v[i] = moment, spread
+        m[i] = moment
+        v[i] = spread
         value[i] = clipped(fma(-step * moment, inverse, value[i]), bound)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def adamax_decaying(value, grad, m, v, step, beta2, weight1, eps, bound, first, last):
-    """`rules.adamax_decaying_update`, then clipped; equal to torch's passes bit by bit."""
-    value, grad, m, v = value[first:last], grad[first:last], m[first:last], v[first:last]
+    """Do `rules.adamax_decaying_update`, then clip; equal to torch's passes bit by bit."""
+    value = value[first:last]
+    grad = grad[first:last]
+    m = m[first:last]
+    v = v[first:last]
     for i in range(len(value)):
         moment = fma(weight1, grad[i] - m[i], m[i])
         spread = larger(beta2 * v[i], abs(grad[i]))
-        m[i], v[i] = moment, spread
+        m[i] = moment
+        v[i] = spread
         moved = value[i] + -step * moment / (nearest_power(spread) + eps)
         value[i] = clipped(moved, bound)

@@ -2,13 +2,13 @@
 
 Codes lie in tiles of 128, multiplied as `xnor_product` does it; similar ones lie in the same tile.
 The product of two codes of K bits is K less twice their distance: near codes have large ones.
-Of each tile one code, its middle, and the largest distance from it, the radius, are known: by the
+Each tile has a middle, one of its codes, and a radius, the largest distance from it: by the
 triangle inequality no code of the tile is nearer to a query than the middle is, less the radius.
-Where that is farther than the best k so far, the tile is skipped; products with all others are
+If that is farther than the best k so far, the tile is skipped; products with all others are
 compared with the k-th best while they are in a first-level cache; they are never stored.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,27 +17,29 @@ from numba import njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from bnnlib.kernels import compiles, cpu
+from bnnlib.kernels import compiles
+from bnnlib.kernels.cpu.hamming_codes import Codes
 from bnnlib.kernels.cpu.llvm import splat
 from bnnlib.kernels.cpu.parallel_for import in_parts
-from bnnlib.kernels.cpu.xnor_product import COLUMNS, DIFFERENCES, prepare, row_shape, sum_up
+from bnnlib.kernels.cpu.xnor_product import DIFFERENCES, sum_up
+from bnnlib.kernels.cpu.xnor_rows import prepare, row_shape
+from bnnlib.kernels.cpu.xnor_tables import COLUMNS
 from bnnlib.kernels.reference import unpack_signs
 
-ROWS = 24  # queries whose products stay in a first-level cache
-TOGETHER = 240  # queries that pass over the codes together, so that a tile is read once for them
-NONE = 2**62  # above every key
+QUERIES_PER_TILE = 24  # at a time: their products stay in a first-level cache
+QUERIES_PER_PASS = 240  # over the codes, so that a tile is read once for them
+NO_KEY = 2**62  # above every key
 
 
-@dataclass(frozen=True, eq=False)
-class Codes:
-    """Binary codes to search in, made by `pack`."""
+class _Index(NamedTuple):
+    """Codes for the kernels: the arrays of `Codes`, and the table of differing bits."""
 
-    bits: int  # of a code
-    words: Tensor  # (N, words of bits) int64, in the order that they were given in
-    places: Tensor  # (N,) int32: which of these is the n-th of the tiles
-    tiles: Tensor  # the codes as this processor's product wants weights (N, bits)
-    middles: Tensor  # likewise one code of every tile
-    radii: Tensor  # (tiles,) int32, the largest distance from it
+    tiles: np.ndarray
+    middles: np.ndarray
+    radii: np.ndarray
+    places: np.ndarray
+    bits: int
+    tables: np.ndarray
 
 
 @intrinsic
@@ -54,12 +56,6 @@ def _at_least(typing, sums, least):
 
 
 @intrinsic
-def _ones(typing, word):
-    """How many bits of a word are 1."""
-    return types.int64(types.uint64), lambda context, b, signature, arguments: b.ctpop(*arguments)
-
-
-@intrinsic
 def _lowest(typing, word):
     """The place of the lowest bit that is 1; the word is not 0."""
 
@@ -69,68 +65,15 @@ def _lowest(typing, word):
     return types.int64(types.uint64), emit
 
 
-@njit(nogil=True, cache=True)
-def _distances(words, part, middle):
-    """From code `middle` to each code of `part`, both places in words (N, .) uint64."""
-    distances = np.zeros(len(part), np.int32)
-    for i in range(len(part)):
-        for j in range(words.shape[1]):
-            distances[i] += _ones(words[part[i], j] ^ words[middle, j])
-    return distances
-
-
-def _arrange(words: np.ndarray, part: np.ndarray) -> None:
-    """Put similar codes side by side: `part`, places in words, is reordered in place.
-
-    Cut in two by which of two distant codes is nearer, again and again, down to a tile.
-    """
-    if len(part) <= COLUMNS:
-        return
-    one = part[_distances(words, part, part[0]).argmax()]
-    from_one = _distances(words, part, one)
-    from_other = _distances(words, part, part[from_one.argmax()])
-    part[:] = part[(from_one - from_other).argsort(kind="stable")]
-    half = (len(part) // COLUMNS + 1) // 2 * COLUMNS
-    _arrange(words, part[:half])
-    _arrange(words, part[half:])
-
-
-def _tiles(words: Tensor, bits: int) -> Tensor:
-    """words (N, .) -> what `cpu.pack_weights` makes of their signs (N, bits)."""
-    ((shape, dtype),) = cpu.layout((len(words), bits))
-    padded = torch.nn.functional.pad(words, (0, 0, 0, -len(words) % COLUMNS))
-    if dtype == torch.int64:
-        return padded.view(shape[0], shape[1], shape[3], -1).transpose(2, 3).contiguous()
-    halves = padded.view(torch.uint8).unsqueeze(-1) >> torch.tensor([0, 4], dtype=torch.uint8)
-    columns = (halves & 15).view(shape[0], COLUMNS, -1).transpose(1, 2)
-    return columns[:, : shape[1]].contiguous()
-
-
-def pack(words: Tensor, bits: int) -> Codes:
-    """words (N, words of bits) int64, padded with 0, N >= 1 -> the codes, packed for searching."""
-    array = words.contiguous().numpy().view(np.uint64)
-    places = np.arange(len(words), dtype=np.int32)
-    if not compiles():  # `reference` searches, and wants the words alone
-        none = torch.empty(0, dtype=torch.int32)
-        return Codes(bits, words, torch.from_numpy(places), none, none, none)
-    _arrange(array, places)
-    parts = [places[low : low + COLUMNS] for low in range(0, len(places), COLUMNS)]
-    middles = [part[len(part) // 2] for part in parts]
-    pairs = zip(parts, middles, strict=True)
-    radii = [int(_distances(array, part, middle).max()) for part, middle in pairs]
-    order = torch.from_numpy(places)
-    tiles, centres = _tiles(words[order], bits), _tiles(words[np.array(middles)], bits)
-    return Codes(bits, words, order, tiles, centres, torch.tensor(radii, dtype=torch.int32))
-
-
 # The k best of a query so far are keys, distance * 2^32 + place: a heap, the largest on top. What
 # comes to lie below the top is better, and of equal distances that is the lower place.
 
 
 @njit(nogil=True)
 def _replace_top(heap, r, key):
-    """The largest key of heap r gives way to a smaller one."""
-    at, end = 0, heap.shape[1]
+    """Replace the largest key of heap r by a smaller one."""
+    at = 0
+    end = heap.shape[1]
     while 2 * at + 1 < end:
         child = 2 * at + 1
         if child + 1 < end and heap[r, child + 1] > heap[r, child]:
@@ -144,7 +87,10 @@ def _replace_top(heap, r, key):
 
 @njit(nogil=True)
 def _take(sums, row, bits, places, first, heap, r):
-    """What is good enough among the products (., COLUMNS) of a query and the tile at `first`."""
+    """Put the near codes among the products (., COLUMNS) of a query and a tile into its heap.
+
+    first: the tile's first place; row, r: the query's row of sums, and its heap.
+    """
     for half in range(0, min(COLUMNS, len(places) - first), 64):
         least = np.int32(bits - 2 * min(heap[r, 0] >> 32, bits))
         near = _at_least(sums.ctypes.data + 4 * (row * COLUMNS + half), least)
@@ -159,68 +105,111 @@ def _take(sums, row, bits, places, first, heap, r):
 
 
 @njit(nogil=True)
-def _from_middles(middles, rows, bits, tables, counts, sums, near):
-    """near (R, tiles or more) = the distances of rows (R, .) from the middle of each tile."""
+def _from_middles(index, rows, counts, sums):
+    """The distances of rows (R, .) from the middle of each tile, (R, tiles or more) int32."""
+    middles = index.middles
+    bits = index.bits
+    near = np.empty((len(rows), len(middles) * COLUMNS), np.int32)
     for tile in range(len(middles)):
-        for low in range(0, len(rows), ROWS):
-            some = rows[low : low + ROWS]
-            sum_up(middles, tile, some, 1, bits, tables, counts, sums[: len(some)])
+        for low in range(0, len(rows), QUERIES_PER_TILE):
+            some = rows[low : low + QUERIES_PER_TILE]
+            sum_up(middles, tile, some, 1, bits, index.tables, counts, sums[: len(some)])
             for r in range(len(some)):
                 for j in range(COLUMNS):
                     near[low + r, tile * COLUMNS + j] = (bits - sums[r, j]) >> 1
+    return near
 
 
-@njit(nogil=True, cache=True)
-def _search(tiles, middles, radii, places, bits, queries, k, tables, distances, found, first, last):
-    """Queries first .. last - 1 of (Q, words, 1) uint64 against all codes."""
-    number, (_, size) = last - first, row_shape(tiles, 1)
-    rows, some = np.empty((number, size), np.uint8), np.empty((ROWS, size), np.uint8)
-    for r in range(number):
-        prepare(tiles, queries[first + r], tables, some, rows, r)
-    counts, sums = np.empty((ROWS, COLUMNS), np.uint16), np.empty((ROWS, COLUMNS), np.int32)
-    chosen = np.empty(ROWS, np.int64)
-    near = np.empty((number, len(middles) * COLUMNS), np.int32)
-    _from_middles(middles, rows, bits, tables, counts, sums, near)
-    heap = np.full((number, k), NONE)
-    nearest = np.empty(number, np.int64)
-    for r in range(number):
-        nearest[r] = np.argmin(near[r, : len(radii)])
-        sum_up(tiles, nearest[r], rows[r : r + 1], 1, bits, tables, counts, sums[:1])
-        _take(sums, 0, bits, places, nearest[r] * COLUMNS, heap, r)
-    for tile in range(len(tiles)):
+@njit(nogil=True)
+def _take_tile(index, tile, rows, counts, sums, heap, chosen):
+    """Multiply rows (R, .) with a tile and put its near codes into the heaps chosen[:R]."""
+    sum_up(index.tiles, tile, rows, 1, index.bits, index.tables, counts, sums[: len(rows)])
+    for i in range(len(rows)):
+        _take(sums, i, index.bits, index.places, tile * COLUMNS, heap, chosen[i])
+
+
+@njit(nogil=True)
+def _seed(index, rows, near, counts, sums, heap):
+    """Fill the heaps from the tile whose middle is nearest; return that tile for each row (R,)."""
+    nearest = np.empty(len(rows), np.int64)
+    chosen = np.empty(1, np.int64)
+    for r in range(len(rows)):
+        nearest[r] = np.argmin(near[r, : len(index.radii)])
+        chosen[0] = r
+        _take_tile(index, nearest[r], rows[r : r + 1], counts, sums, heap, chosen)
+    return nearest
+
+
+@njit(nogil=True)
+def _scan(index, rows, some, near, nearest, counts, sums, heap):
+    """Search all tiles that may hold nearer codes, but for those that `_seed` searched.
+
+    some (QUERIES_PER_TILE, .): memory for the rows that wait for a tile.
+    """
+    chosen = np.empty(len(some), np.int64)
+    for tile in range(len(index.tiles)):
         waiting = 0
-        for r in range(number):
-            if near[r, tile] - radii[tile] <= heap[r, 0] >> 32 and tile != nearest[r]:
+        for r in range(len(rows)):
+            if near[r, tile] - index.radii[tile] <= heap[r, 0] >> 32 and tile != nearest[r]:
                 chosen[waiting] = r
                 some[waiting] = rows[r]
                 waiting += 1
-            if waiting == ROWS or (waiting and r == number - 1):
-                sum_up(tiles, tile, some[:waiting], 1, bits, tables, counts, sums[:waiting])
-                for i in range(waiting):
-                    _take(sums, i, bits, places, tile * COLUMNS, heap, chosen[i])
+            if waiting == len(some) or (waiting and r == len(rows) - 1):
+                _take_tile(index, tile, some[:waiting], counts, sums, heap, chosen)
                 waiting = 0
-    for r in range(number):
+
+
+@njit(nogil=True)
+def _write(heap, distances, places):
+    """Write the keys of each heap, sorted, as distances and places (R, k)."""
+    for r in range(len(heap)):
         keys = np.sort(heap[r])
-        for i in range(k):
-            distances[first + r, i], found[first + r, i] = keys[i] >> 32, keys[i] & 0xFFFFFFFF
+        for i in range(len(keys)):
+            distances[r, i] = keys[i] >> 32
+            places[r, i] = keys[i] & 0xFFFFFFFF
+
+
+@njit(nogil=True, cache=True)
+def _search(index, queries, k, distances, places, first, last):
+    """Search queries first .. last - 1 of (Q, words, 1) uint64 among all codes."""
+    number = last - first
+    _, size = row_shape(index.tiles, 1)
+    rows = np.empty((number, size), np.uint8)
+    some = np.empty((QUERIES_PER_TILE, size), np.uint8)
+    for r in range(number):
+        prepare(index.tiles, queries[first + r], index.tables, some, rows, r)
+    counts = np.empty((QUERIES_PER_TILE, COLUMNS), np.uint16)
+    sums = np.empty((QUERIES_PER_TILE, COLUMNS), np.int32)
+    heap = np.full((number, k), NO_KEY)
+    near = _from_middles(index, rows, counts, sums)
+    nearest = _seed(index, rows, near, counts, sums, heap)
+    _scan(index, rows, some, near, nearest, counts, sums, heap)
+    _write(heap, distances[first:last], places[first:last])
 
 
 def search(queries: Tensor, codes: Codes, k: int) -> tuple[Tensor, Tensor]:
-    """queries (Q, words of bits) int64 -> of the k nearest codes the distances (Q, k) int32 and
-    places (Q, k) int64, nearest first and of equals the lowest place first.
+    """queries (Q, words of bits) int64 -> distances (Q, k) int32 and places (Q, k) int64.
+
+    They are those of the k nearest codes, nearest first, and of equals the lowest place first.
     """
     if not compiles():
         return reference(queries, codes, k)
     distances = torch.empty((len(queries), k), dtype=torch.int32)
     found = torch.empty((len(queries), k), dtype=torch.int64)
-    parts = codes.tiles, codes.middles, codes.radii, codes.places
+    index = _Index(
+        codes.tiles.numpy(),
+        codes.middles.numpy(),
+        codes.radii.numpy(),
+        codes.places.numpy(),
+        codes.bits,
+        DIFFERENCES,
+    )
     words = queries.contiguous().numpy().view(np.uint64)[..., None]
-    arrays = *(part.numpy() for part in parts), codes.bits, words
-    arrays = *arrays, k, DIFFERENCES, distances.numpy(), found.numpy()
+    out = distances.numpy(), found.numpy()
 
     def part(first: int, last: int) -> None:
-        for low in range(first, last, TOGETHER):
-            _search(*arrays, low, min(low + TOGETHER, last))
+        for low in range(first, last, QUERIES_PER_PASS):
+            _search(index, words, k, *out, low, min(low + QUERIES_PER_PASS, last))
 
     if len(queries):
         in_parts(part, len(queries))
@@ -228,7 +217,7 @@ def search(queries: Tensor, codes: Codes, k: int) -> tuple[Tensor, Tensor]:
 
 
 def reference(queries: Tensor, codes: Codes, k: int) -> tuple[Tensor, Tensor]:
-    """As `search`, in plain torch: all distances, sorted."""
+    """`search` in plain torch: all distances, sorted."""
     left, right = (unpack_signs(words, codes.bits).double() for words in (queries, codes.words))
     distances = ((codes.bits - left @ right.t()) / 2).to(torch.int32)
     ordered, places = distances.sort(dim=1, stable=True)

@@ -1,4 +1,4 @@
-"""What kernels written in LLVM's terms share: constants, memory, loops. Addresses are integers."""
+"""Constants, memory and loops for kernels written in LLVM's terms. Addresses are integers."""
 
 from llvmlite import ir
 
@@ -41,7 +41,9 @@ def loop(b: ir.IRBuilder, count, start: list):
 
     Returns the index, the carried values, and what closes it, given their next values.
     """
-    before, body, after = b.block, b.append_basic_block("loop"), b.append_basic_block("after")
+    before = b.block
+    body = b.append_basic_block("loop")
+    after = b.append_basic_block("after")
     b.branch(body)
     b.position_at_end(body)
     index = b.phi(LONG)
@@ -51,7 +53,8 @@ def loop(b: ir.IRBuilder, count, start: list):
         phi.add_incoming(value, before)
 
     def close(following: list) -> None:
-        advanced, last = b.add(index, constant(1)), b.block
+        advanced = b.add(index, constant(1))
+        last = b.block
         index.add_incoming(advanced, last)
         for phi, value in zip(carried, following, strict=True):
             phi.add_incoming(value, last)

@@ -7,23 +7,25 @@ tempering: those of the generator's state, and what follows from them by the rec
 import numpy as np
 from numba import njit
 
-WORDS = 624  # of a state
-MIDDLE = 397
-AT_ONCE = 208  # words that don't depend on each other: a divisor of WORDS, below WORDS - MIDDLE
+STATE_WORDS = 624
+MIDDLE_WORD = 397
+# Words that don't depend on each other: a divisor of STATE_WORDS, below STATE_WORDS - MIDDLE_WORD
+WORDS_PER_STEP = 208
 UPPER, LOWER, MATRIX = (np.uint32(bits) for bits in (0x80000000, 0x7FFFFFFF, 0x9908B0DF))
 FIRST_MASK, SECOND_MASK, MANTISSA = (np.uint32(m) for m in (0x9D2C5680, 0xEFC60000, 0xFFFFFF))
 SCALE = np.float32(2**-24)
-LINE = 16  # words in a line of a cache
+PIXELS_PER_PIECE = 16  # their words fill a line of a cache
 
 
 @njit(nogil=True, cache=True)
 def extend(words, count):
-    """Make words[WORDS:count] from words[:WORDS]; count is a multiple of WORDS."""
-    for start in range(0, count - WORDS, AT_ONCE):
-        old, following = words[start : start + AT_ONCE], words[start + 1 : start + 1 + AT_ONCE]
-        middle = words[start + MIDDLE : start + MIDDLE + AT_ONCE]
-        new = words[start + WORDS : start + WORDS + AT_ONCE]
-        for i in range(AT_ONCE):
+    """Make words[STATE_WORDS:count] from words[:STATE_WORDS]; count: a multiple of their number."""
+    for start in range(0, count - STATE_WORDS, WORDS_PER_STEP):
+        old = words[start : start + WORDS_PER_STEP]
+        following = words[start + 1 : start + 1 + WORDS_PER_STEP]
+        middle = words[start + MIDDLE_WORD : start + MIDDLE_WORD + WORDS_PER_STEP]
+        new = words[start + STATE_WORDS : start + STATE_WORDS + WORDS_PER_STEP]
+        for i in range(WORDS_PER_STEP):
             mixed = (old[i] & UPPER) | (following[i] & LOWER)
             odd = MATRIX if following[i] & np.uint32(1) else np.uint32(0)
             new[i] = middle[i] ^ (mixed >> np.uint32(1)) ^ odd
@@ -48,39 +50,50 @@ def drawn(x, number):
 
 @njit(nogil=True, cache=True)
 def signs(words, x, out, first, last):
-    """Signs drawn for x, (N,) float32, a word for each."""
-    words, x, out = words[first:last], x[first:last], out[first:last]
+    """Draw signs for x, (N,) float32, by a word for each."""
+    words = words[first:last]
+    x = x[first:last]
+    out = out[first:last]
     for i in range(len(x)):
         out[i] = drawn(x[i], uniform(words[i]))
 
 
 @njit(nogil=True, cache=True)
 def signs_of_images(words, x, out, first, last):
-    """The same for images x (B, pixels, C) of which words (B, C, pixels) have another order.
+    """Do what `signs` does for images x (B, pixels, C), whose words (B, C, pixels) lie otherwise.
 
-    A piece is a LINE of pixels: pieces are counted through all images.
+    A piece is PIXELS_PER_PIECE pixels: pieces are counted through all images.
     """
     pixels, channels = x.shape[1:]
-    lines = -(-pixels // LINE)
-    numbers = np.empty((LINE, channels + LINE), np.float32)  # rows in different sets of a cache
+    lines = -(-pixels // PIXELS_PER_PIECE)
+    width = channels + PIXELS_PER_PIECE  # so that rows lie in different sets of a cache
+    numbers = np.empty((PIXELS_PER_PIECE, width), np.float32)
     for piece in range(first, last):
-        image, start = piece // lines, piece % lines * LINE
-        size = min(LINE, pixels - start)
+        image = piece // lines
+        start = piece % lines * PIXELS_PER_PIECE
+        size = min(PIXELS_PER_PIECE, pixels - start)
         for c in range(channels):
             given = words[image, c, start : start + size]
             for i in range(size):
                 numbers[i, c] = uniform(given[i])
         for i in range(size):
-            given, to, own = x[image, start + i], out[image, start + i], numbers[i]
+            given = x[image, start + i]
+            target = out[image, start + i]
+            uniforms = numbers[i]
             for c in range(channels):
-                to[c] = drawn(given[c], own[c])
+                target[c] = drawn(given[c], uniforms[c])
 
 
 @njit(nogil=True, cache=True)
 def drop(words, x, out, keeps, rate, left, first, last):
-    """x where a number is at least `rate`, else 0, over left: 1 - rate. keeps: bytes, which."""
-    words, x = words[first:last], x[first:last]
-    out, keeps = out[first:last], keeps[first:last]
+    """Write x / left where a number drawn is at least `rate`, else 0; left is 1 - rate.
+
+    keeps: bytes, 1 where x was kept.
+    """
+    words = words[first:last]
+    x = x[first:last]
+    out = out[first:last]
+    keeps = keeps[first:last]
     for i in range(len(x)):
         keep = uniform(words[i]) >= rate
         keeps[i] = keep
@@ -89,7 +102,9 @@ def drop(words, x, out, keeps, rate, left, first, last):
 
 @njit(nogil=True, cache=True)
 def drop_back(grad, keeps, out, left, first, last):
-    """The gradient of x from that of out."""
-    grad, keeps, out = grad[first:last], keeps[first:last], out[first:last]
+    """Write the gradient of x, from that of `drop`'s out."""
+    grad = grad[first:last]
+    keeps = keeps[first:last]
+    out = out[first:last]
     for i in range(len(grad)):
         out[i] = grad[i] / left * np.float32(keeps[i])

@@ -1,4 +1,4 @@
-"""What the processor has that Numba compiles for, which need not be the one that this runs on.
+"""The instructions of the processor that Numba compiles for, which may be another than this one.
 
 NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name another one; then the host's features mean nothing. LLVM
 knows what follows from a name and a list of features, so it is asked by way of what it makes of two
@@ -34,7 +34,7 @@ define <32 x i8> @sums(<32 x i8> %x, <32 x i8> %y) {{
 
 
 class Path(StrEnum):
-    """Which instructions products are made of; the first that a processor has."""
+    """Kinds of instructions of which products are made: a processor takes the first that it has."""
 
     AVX512 = "avx512"  # counts the bits of eight words at once (VPOPCNTDQ)
     AVX2 = "avx2"  # looks 32 bytes up at once
@@ -64,7 +64,7 @@ def path_of(context) -> Path:
 
 
 def target() -> tuple[str, str, str]:
-    """What Numba compiles for in this process: the triple, the processor's name, its features."""
+    """The target that Numba compiles for in this process: triple, processor's name, features."""
     return cpu_target.target_context.codegen().magic_tuple()
 
 
@@ -92,8 +92,11 @@ def _by_neon(b: ir.IRBuilder, table, places):
 
 
 def _by_selects(b: ir.IRBuilder, table, places):
-    """One of two for each bit of the places, the lowest first. Slow: where LLVM has no look-up,
-    products are not made of tables; but the kernels are compiled, and right."""
+    """Choose one of two entries for each bit of the places, the lowest first.
+
+    This is slow: where LLVM has no look-up, products are not made of tables; but the kernels are
+    compiled, and right.
+    """
     entries = [splat(b, b.extract_element(table, INT(i)), 32) for i in range(16)]
     for bit in range(4):
         mask = b.and_(places, ir.Constant(places.type, [1 << bit] * 32))

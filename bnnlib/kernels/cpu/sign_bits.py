@@ -1,12 +1,14 @@
-"""Packing signs and bit planes into words on the CPU, 64 numbers at a time. Numba, LLVM vectors."""
+"""Signs and bit planes packed into words on the CPU, 64 numbers at a time. Numba, LLVM vectors."""
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-_BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-BLOCK = 1024  # columns at a time, whole parts: their words stay in a first-level cache
+_BYTE = ir.IntType(8)
+_INT = ir.IntType(32)
+_LONG = ir.IntType(64)
+COLUMNS_PER_BLOCK = 1024  # columns at a time, whole parts: their words stay in a first-level cache
 
 
 def _numbers(b: ir.IRBuilder, address, element: ir.Type, align: int):
@@ -50,7 +52,7 @@ def sign_word(typing, like, address):
 
 @intrinsic
 def nan_word(typing, like, address, largest):
-    """The word of [number is a NaN]; largest: the bits of an int16's infinity, as above."""
+    """The word of [number is a NaN]; largest: infinity's bits, where int16 stands for a half."""
     kind = like.dtype
 
     def emit(context, b, signature, arguments):
@@ -80,11 +82,12 @@ def plane_word(typing, address, plane):
 
 @njit(nogil=True, cache=True)
 def signs(x, largest, words, first, last):
-    """Rows first .. last - 1 of words (R, ceil(K / 64)) int64 = the signs of x (R, K).
+    """Write rows first .. last - 1 of words (R, ceil(K / 64)) int64: the signs of x (R, K).
 
     largest: see `nan_word`. Returns whether there is a NaN among them.
     """
-    whole, found = x.shape[1] // 64, 0
+    whole = x.shape[1] // 64
+    found = 0
     rest = np.empty(64, x.dtype)
     rest[:] = -1 if largest == 0 else -32767  # as the bits of a half, the negative next to 0
     for r in range(first, last):
@@ -102,7 +105,7 @@ def signs(x, largest, words, first, last):
 
 @njit(nogil=True, cache=True)
 def planes(x, words, first, last):
-    """Rows first .. last - 1 of words (R, 8, ceil(K / 64)) int64 = the bit planes of x (R, K)."""
+    """Write rows first .. last - 1 of words (R, 8, ceil(K / 64)) int64: bit planes of x (R, K)."""
     whole = x.shape[1] // 64
     rest = np.zeros(64, np.uint8)
     for r in range(first, last):
@@ -117,58 +120,67 @@ def planes(x, words, first, last):
 
 @njit(nogil=True, cache=True)
 def half_byte_tiles(weights, tiles, first, last):
-    """Tiles first .. last - 1 of the signs of weights (K, N): (tiles, steps, columns) uint8.
+    """Write tiles first .. last - 1 of the signs of weights (K, N): (tiles, steps, columns) uint8.
 
-    Step s holds rows 4 s to 4 s + 3, the first in the lowest bit. What lies outside is 0. Returns
-    whether there is a NaN among them.
+    Step s holds rows 4 s to 4 s + 3, the first in the lowest bit; outside, bits are 0. Returns
+    whether there is a NaN among the weights.
     """
-    width, found = tiles.shape[2], np.uint8(0)
+    width = tiles.shape[2]
+    found = np.uint8(0)
     for t in range(first, last):
-        low, high = t * width, min((t + 1) * width, weights.shape[1])
+        low = t * width
+        high = min((t + 1) * width, weights.shape[1])
         for s in range(tiles.shape[1]):
-            to = tiles[t, s]
-            to[:] = 0
+            made = tiles[t, s]
+            made[:] = 0
             for i in range(min(4, weights.shape[0] - 4 * s)):
-                row, bit = weights[4 * s + i, low:high], np.uint8(1 << i)
+                row = weights[4 * s + i, low:high]
+                bit = np.uint8(1 << i)
                 for n in range(high - low):
-                    to[n] |= bit if row[n] >= 0 else np.uint8(0)
+                    made[n] |= bit if row[n] >= 0 else np.uint8(0)
                     found |= np.uint8(row[n] != row[n])
     return found != 0
 
 
 @njit(nogil=True, cache=True)
 def word_tiles(weights, tiles, first, last):
-    """The same in words: words first .. last - 1 of (tiles, parts, words, columns of a part) int64.
+    """Write words first .. last - 1 of tiles (tiles, parts, words, columns of a part) int64.
 
     Rows are read from end to end: each is as far from the next as all columns are wide. Returns
-    whether there is a NaN among them.
+    whether there is a NaN among the weights.
     """
-    parts, width, found = tiles.shape[1], tiles.shape[3], np.int64(0)
-    columns, words = len(tiles) * parts * width, np.empty(BLOCK, np.int64)
+    parts = tiles.shape[1]
+    width = tiles.shape[3]
+    found = np.int64(0)
+    columns = len(tiles) * parts * width
+    words = np.empty(COLUMNS_PER_BLOCK, np.int64)
     for s in range(first, last):
-        for low in range(0, columns, BLOCK):
+        for low in range(0, columns, COLUMNS_PER_BLOCK):
             words[:] = 0
             for i in range(min(64, weights.shape[0] - 64 * s)):
-                row = weights[64 * s + i, low : low + BLOCK]
+                row = weights[64 * s + i, low : low + COLUMNS_PER_BLOCK]
                 for n in range(len(row)):
                     words[n] |= np.int64(row[n] >= 0) << i
                     found |= np.int64(row[n] != row[n])
-            for at in range(0, min(BLOCK, columns - low), width):
+            for at in range(0, min(COLUMNS_PER_BLOCK, columns - low), width):
                 part = (low + at) // width
-                to = tiles[part // parts, part % parts, s]
+                made = tiles[part // parts, part % parts, s]
                 for n in range(width):
-                    to[n] = words[at + n]
+                    made[n] = words[at + n]
     return found != 0
 
 
 @njit(nogil=True, cache=True)
 def sums_of_taps(weights, sums, first, last):
-    """Taps first .. last - 1 of sums (taps, N or more) int32: the signs of weights (taps C, N)."""
+    """Add up the signs of weights (taps C, N) in taps first .. last - 1 of sums (taps, N) int32.
+
+    Sums may be wider than N.
+    """
     channels = weights.shape[0] // sums.shape[0]
     for tap in range(first, last):
-        to = sums[tap]
-        to[:] = 0
+        made = sums[tap]
+        made[:] = 0
         for c in range(tap * channels, (tap + 1) * channels):
             row = weights[c]
             for n in range(len(row)):
-                to[n] += np.int32(1) if row[n] >= 0 else np.int32(-1)
+                made[n] += np.int32(1) if row[n] >= 0 else np.int32(-1)

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnnlib.kernels import cpu
-from bnnlib.kernels.cpu import lut_codes, lut_matmul, up
+from bnnlib.kernels.cpu import lut_codes, lut_matmul, lut_tables, round_up
 from bnnlib.kernels.cpu.parallel_for import in_parts
 
 LANES = {torch.int16: 16, torch.float32: 8}  # of a vector
-ALONE = 2  # references to an array, as Python counts: its holder's and that of the question
-TILE = 2 * LANES[torch.float32]  # columns of a weight's gradient that are summed together
+UNSHARED_REFERENCES = 2  # to an array, as Python counts: its holder's and that of the question
+COLUMNS_PER_TILE = 2 * LANES[torch.float32]  # of a weight's gradient: they are summed together
 
 
 def product(x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
@@ -38,8 +38,7 @@ def product(x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """The gradient of x (B, in, ...) float32 from that of the sums, (B, out, ...)."""
     grid = _Grid(grad)
-    codes = _row_codes(weight, grid.taps)
-    return _shifted(grad, grid, codes, weight.shape[1], torch.float32)
+    return _shifted(grad, grid, _row_codes(weight, grid.taps), weight.shape[1], torch.float32)
 
 
 class _Grid:
@@ -69,7 +68,8 @@ def _positions(x: Tensor) -> Tensor:
 
 def _on_bits(x: Tensor, weight: Tensor) -> Tensor:
     """The forward product of signs x (B, C, ...) -> (B, out, ...) float32."""
-    words, tiles = cpu.pack_signs(_channels_last(x)), cpu.pack_weights(weight)
+    words = cpu.pack_signs(_channels_last(x))
+    tiles = cpu.pack_weights(weight)
     if x.dim() == 2:
         out = torch.empty(len(x), len(weight))
         cpu.xnor_matmul(words, tiles, weight.shape, None, out)
@@ -83,7 +83,7 @@ def _on_bits(x: Tensor, weight: Tensor) -> Tensor:
 def _column_codes(weight: Tensor) -> Tensor:
     """(out, in) -> codes for the forward product, (groups of inputs, out)."""
     memory = weight.detach().t().contiguous()
-    codes = _odd_lines(up(len(memory), 4) // 4, memory.shape[1])
+    codes = _odd_lines(round_up(len(memory), 4) // 4, memory.shape[1])
     arrays = memory.numpy(), codes.numpy()
     in_parts(lambda *part: lut_codes.column_codes(*arrays, *part), len(codes))
     return codes
@@ -94,29 +94,32 @@ def _row_codes(weight: Tensor, taps: int) -> Tensor:
     outputs, inputs = weight.shape[:2]
     memory = weight.detach().movedim(1, 0).movedim(1, -1)  # (in, ..., out)
     memory = memory.movedim(0, -2).reshape(taps, inputs, outputs).contiguous()
-    codes = _odd_lines(taps * (up(outputs, 4) // 4), inputs)
-    arrays, pieces = (memory.numpy(), codes.numpy()), -(-inputs // lut_codes.BLOCK)
-    in_parts(lambda *part: lut_codes.row_codes(*arrays, *part), pieces)
+    codes = _odd_lines(taps * (round_up(outputs, 4) // 4), inputs)
+    arrays = memory.numpy(), codes.numpy()
+    blocks = -(-inputs // lut_codes.ROWS_PER_BLOCK)
+    in_parts(lambda *part: lut_codes.row_codes(*arrays, *part), blocks)
     return codes
 
 
 def _odd_lines(rows: int, columns: int) -> Tensor:
-    """Scratch (rows, columns up to a multiple of 4) uint8, rows an odd number of cache lines apart,
-    so that a column's codes don't collide in the caches; zeros beyond the columns."""
-    pitch = 64 * (up(columns, 64) // 64 | 1)
-    codes = _scratch(rows * pitch).view(rows, pitch)[:, : up(columns, 4)]
+    """Scratch memory (rows, columns up to a multiple of 4) uint8; zeros beyond the columns.
+
+    Rows lie an odd number of cache lines apart: a column's codes don't collide in the caches.
+    """
+    pitch = 64 * (round_up(columns, 64) // 64 | 1)
+    codes = _scratch(rows * pitch).view(rows, pitch)[:, : round_up(columns, 4)]
     codes[:, columns:] = 0
     return codes
 
 
-_own = threading.local()
+_per_thread = threading.local()
 
 
 def _scratch(size: int) -> Tensor:
-    """So many bytes, filled with anything: a thread's own, until its next call."""
-    if len(getattr(_own, "scratch", ())) < size:
-        _own.scratch = torch.empty(size, dtype=torch.uint8)
-    return _own.scratch[:size]
+    """`size` bytes, filled with anything: a thread's own, until its next call."""
+    if len(getattr(_per_thread, "scratch", ())) < size:
+        _per_thread.scratch = torch.empty(size, dtype=torch.uint8)
+    return _per_thread.scratch[:size]
 
 
 def _shifted(x: Tensor, grid: _Grid, codes: Tensor, outputs: int, dtype) -> Tensor:
@@ -126,29 +129,33 @@ def _shifted(x: Tensor, grid: _Grid, codes: Tensor, outputs: int, dtype) -> Tens
     """
     layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
     out = torch.empty(len(x), outputs, *x.shape[2:], memory_format=layout)
-    vectors, pieces = _vectors(grid, LANES[dtype]), lut_matmul.shifted_pieces(outputs, grid.side)
-    images, sums = grid.images_of(x.to(dtype)), grid.images_of(out)
+    vectors = _vectors(grid, LANES[dtype])
+    images = grid.images_of(x.to(dtype))
+    sums = grid.images_of(out)
     arrays = images.numpy(), vectors.numpy(), grid.side, codes.numpy(), sums.numpy()
-    count = len(vectors) // lut_matmul.VECTORS * pieces
+    strips = len(vectors) // lut_tables.VECTORS_PER_ENTRY
+    count = strips * lut_matmul.shifted_pieces(outputs, grid.side)
     in_parts(lambda *part: lut_matmul.shifted(*arrays, *part), count)
     return out
 
 
 def _vectors(grid: _Grid, lanes: int) -> Tensor:
-    """Where vectors' lanes are, for `lookup.shifted`: (even number, 3); the last may be idle."""
-    images, columns = torch.arange(grid.images), torch.arange(0, grid.width, lanes)
-    places = torch.cartesian_prod(images, columns)
+    """Places of vectors' lanes for `lut_matmul.shifted`: (even number, 3). The last may be idle."""
+    first = torch.arange(0, grid.width, lanes)
+    places = torch.cartesian_prod(torch.arange(grid.images), first)
     counts = (grid.width - places[:, 1]).clamp(max=lanes)
     vectors = torch.cat([places, counts[:, None]], 1)
-    padding = torch.zeros(-len(vectors) % lut_matmul.VECTORS, 3, dtype=torch.int64)
+    padding = torch.zeros(-len(vectors) % lut_tables.VECTORS_PER_ENTRY, 3, dtype=torch.int64)
     return torch.cat([vectors, padding])
 
 
 def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> Tensor:
-    """The gradient of the weight's signs (out, in, ...) from x (B, in, ...) int8 and that of the
-    sums. Its memory is (taps, in, out); weight: the one whose gradient it is, for its memory alone.
+    """The gradient of the weight's signs (out, in, ...): from x (B, in, ...) int8 and the sums'.
+
+    Its memory is (taps, in, out); weight: the one whose gradient it is, for its memory alone.
     """
-    grid, group = _Grid(x), 3 if dropped else 4
+    grid = _Grid(x)
+    group = 3 if dropped else 4
     grads = _in_groups(2 * grad if dropped else grad, grid, group)
     codes = _trit_codes(x) if dropped else _sign_codes(x, grid)
     start = torch.zeros(grid.taps, grads.shape[1])
@@ -157,15 +164,16 @@ def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> T
     memory = _memory(weight, gradient_shape(weight))
     out = torch.from_numpy(memory)
     arrays = grads.numpy(), codes.numpy(), start.numpy(), group, memory
-    tiles = grads.shape[1] // TILE
-    together = lut_matmul.TILES_TOGETHER if tiles >= 8 * lut_matmul.TILES_TOGETHER else 1
-    in_parts(lambda *part: lut_matmul.gathered(*arrays, *part), tiles, together)
+    tiles = grads.shape[1] // COLUMNS_PER_TILE
+    multiple = lut_matmul.TILES_PER_WRITE if tiles >= 8 * lut_matmul.TILES_PER_WRITE else 1
+    in_parts(lambda *part: lut_matmul.gathered(*arrays, *part), tiles, multiple)
     return in_shape_of(weight, out)
 
 
 def gradient_shape(weight: Tensor) -> tuple[int, int, int]:
     """The memory that a weight's gradient takes: (taps, in, out), the latter two filled up."""
-    return weight[0, 0].numel(), up(weight.shape[1], 4), up(weight.shape[0], TILE)
+    outputs, inputs = weight.shape[:2]
+    return weight[0, 0].numel(), round_up(inputs, 4), round_up(outputs, COLUMNS_PER_TILE)
 
 
 def in_shape_of(weight: Tensor, memory: Tensor) -> Tensor:
@@ -180,14 +188,14 @@ def _in_groups(grad: Tensor, grid: _Grid, group: int) -> Tensor:
     Zeros fill up N to whole tiles, and each row of an image to whole groups.
     """
     rows = _positions(grad).unflatten(0, (-1, grid.width))
-    missing = -grad.shape[1] % TILE, -grid.width % group
+    missing = -grad.shape[1] % COLUMNS_PER_TILE, -grid.width % group
     if any(missing):
         rows = F.pad(rows, (0, missing[0], 0, missing[1]))
     return rows.flatten(0, 1).contiguous()
 
 
 class _Kept:
-    """Memory that a weight keeps for its gradients; copies of the weight begin without any."""
+    """Memory that a weight keeps for its gradients; its copies begin without any."""
 
     def __init__(self, memory: np.ndarray | None = None):
         self.memory = memory
@@ -197,21 +205,22 @@ class _Kept:
 
 
 def _memory(weight: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
-    """Room for a gradient: that of the one before if nobody has it any longer, else fresh memory.
+    """Memory for a gradient: the previous one's if nobody holds it any longer, else fresh memory.
 
     Fresh memory of this size comes page by page from the system, which takes as long as filling it.
     Every tensor that lies in the memory holds the array, whoever made it, and so it is counted.
     """
     kept = weight.__dict__.setdefault("gradient_memory", _Kept())
-    if kept.memory is None or kept.memory.shape != shape or sys.getrefcount(kept.memory) > ALONE:
+    fits = kept.memory is not None and kept.memory.shape == shape
+    if not fits or sys.getrefcount(kept.memory) > UNSHARED_REFERENCES:
         kept.memory = torch.empty(shape).numpy()
     return kept.memory
 
 
 def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:
     """x in {-1, +1} (B, C, ...) int8 -> codes (groups of four positions, taps * C in fours)."""
-    groups = grid.images * grid.height * (up(grid.width, 4) // 4)
-    codes = _odd_lines(groups, grid.taps * up(x.shape[1], 4))
+    groups = grid.images * grid.height * (round_up(grid.width, 4) // 4)
+    codes = _odd_lines(groups, grid.taps * round_up(x.shape[1], 4))
     arrays = grid.images_of(x).numpy(), grid.side, codes.unflatten(1, (grid.taps, -1)).numpy()
     in_parts(lambda *part: lut_codes.sign_codes(*arrays, *part), groups)
     return codes
@@ -219,18 +228,18 @@ def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:
 
 def _trit_codes(x: Tensor) -> Tensor:
     """x in {-2, 0, +2} (B, C) -> codes (ceil(B / 3), C) uint8 of three rows each."""
-    trits = torch.ones(up(len(x), 3), x.shape[1], dtype=torch.uint8)
+    trits = torch.ones(round_up(len(x), 3), x.shape[1], dtype=torch.uint8)
     trits[: len(x)] = (x / 2 + 1).to(torch.uint8)
     codes = _odd_lines(len(trits) // 3, x.shape[1])
     first, second, third = trits.unflatten(0, (-1, 3)).unbind(1)
-    codes[:, : x.shape[1]] = (9 * first + 3 * second + third) * lut_matmul.SCALE
+    codes[:, : x.shape[1]] = (9 * first + 3 * second + third) * lut_tables.CODE_SCALE
     return codes
 
 
 def _off_the_image(grads: Tensor) -> Tensor:
     """grads (B, H, W, N) -> (9, N): their sum over the pixels from which a tap leaves the image.
 
-    There the input is 0, but its code says -1: this is what `gathered` will subtract too much.
+    There the input is 0, but its code says -1: `gathered` will subtract this much too much.
     """
     ends = torch.stack([grads[:, 0], grads[:, -1]], 1).sum(0)  # (2, W, N): the first and last row
     sides = torch.stack([grads[:, :, 0], grads[:, :, -1]], 2).sum((0, 1))

@@ -1,19 +1,19 @@
 """Threads that share a kernel's work, even if it takes no longer than to wake a thread.
 
-Those that help look out for a while before they sleep; each calls the kernel once, and pieces are
-drawn and counted in memory that all share:
+Helpers spin for a while before they sleep. Each calls the kernel once, and tasks are taken and
+counted in memory that all share:
 
     @njit(nogil=True)
-    def kernel(array, pieces):
-        begin(pieces)
-        piece = draw(pieces)
-        while piece >= 0:
+    def kernel(array, tasks):
+        begin(tasks)
+        task = next_task(tasks)
+        while task >= 0:
             ...
-            finish(pieces)
-            piece = draw(pieces)
+            finish(tasks)
+            task = next_task(tasks)
 
-A helper that comes too late finds no piece left and is not waited for. Nothing between `draw` and
-`finish` may raise, because the caller waits until all pieces are finished.
+A helper that comes too late finds no task left and is not waited for. Nothing between `next_task`
+and `finish` may raise, because the caller waits until all tasks are finished.
 """
 
 import atexit
@@ -30,8 +30,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 LINE = 8  # int64 in a line of a cache: what several threads write has lines of its own
-DRAWN, FINISHED, INSIDE, COUNT, CALLS = (LINE * i for i in range(5))  # where in `pieces`
-LOOKS = 500  # before a helper sleeps: a fraction of a millisecond
+TAKEN, FINISHED, INSIDE, COUNT, CALLS = (LINE * i for i in range(5))  # places in `tasks`
+SPINS = 500  # before a helper sleeps: a fraction of a millisecond
 
 sched_yield = types.ExternalFunction("sched_yield", types.int32())
 inner = njit(nogil=True, cache=True, _nrt=False)
@@ -39,7 +39,7 @@ inner = njit(nogil=True, cache=True, _nrt=False)
 
 @intrinsic
 def add(typing, address, number):
-    """Add to the int64 at an address, undivided by other threads; -> what it was."""
+    """Add to the int64 at an address, undivided by other threads, and return what it was."""
 
     def emit(context, b, signature, arguments):
         pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -69,37 +69,37 @@ def at(array, index):
 
 
 @inner
-def begin(pieces):
+def begin(tasks):
     """Call the helpers: the kernel does it, because the caller held the GIL until now."""
-    add(at(pieces, INSIDE), 1)
-    if pieces[CALLS]:
-        add(pieces[CALLS], 1)
-        pieces[CALLS] = 0
+    add(at(tasks, INSIDE), 1)
+    if tasks[CALLS]:
+        add(tasks[CALLS], 1)
+        tasks[CALLS] = 0
 
 
 @inner
-def draw(pieces):
-    """The number of a piece that nobody else has, or -1 if none is left."""
-    piece = add(at(pieces, DRAWN), 1)
-    return piece if piece < pieces[COUNT] else -1
+def next_task(tasks):
+    """The number of a task that nobody else has, or -1 if none is left."""
+    task = add(at(tasks, TAKEN), 1)
+    return task if task < tasks[COUNT] else -1
 
 
 @inner
-def finish(pieces):
-    """A piece that was drawn is done."""
-    add(at(pieces, FINISHED), 1)
+def finish(tasks):
+    """Count one more task as done."""
+    add(at(tasks, FINISHED), 1)
 
 
 # Helpers
 
 
 @njit(nogil=True, cache=True)
-def look_out(calls, left):
-    """Leave the pieces `left`, then wait for the next call; -> whether it came before long."""
+def spin(calls, left):
+    """Leave the tasks `left`, then spin until the next call; return whether it came before long."""
     if len(left):
         add(at(left, INSIDE), -1)
     seen = read(at(calls, 0))
-    for _ in range(LOOKS):
+    for _ in range(SPINS):
         if read(at(calls, 0)) != seen:
             return True
         sched_yield()
@@ -107,28 +107,30 @@ def look_out(calls, left):
 
 
 @njit(nogil=True, cache=True)
-def wait(pieces):
-    """Until all are finished, and helpers look out again, if that is soon: a thread that waits for
-    the GIL sleeps, so they may have it before the caller."""
-    while read(at(pieces, FINISHED)) < pieces[COUNT]:
+def wait(tasks):
+    """Wait until all tasks are finished, and a little longer for helpers to spin again.
+
+    A thread that waits for the GIL sleeps, so helpers may have it before the caller.
+    """
+    while read(at(tasks, FINISHED)) < tasks[COUNT]:
         sched_yield()
-    for _ in range(LOOKS):
-        if read(at(pieces, INSIDE)) <= 1:
+    for _ in range(SPINS):
+        if read(at(tasks, INSIDE)) <= 1:
             break
         sched_yield()
 
 
 class Helper:
-    """A thread that does what it is asked to."""
+    """A thread that runs the kernels submitted to it."""
 
     def __init__(self):
-        self._asked: SimpleQueue[tuple | None] = SimpleQueue()  # whoever gets it has it
+        self._submitted: SimpleQueue[tuple | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="bnnlib", daemon=True)
         self._thread.start()
-        self._away_from = NOWHERE
+        self._away_from = NO_PROCESSOR
 
     def keep_away_from(self, processor: int) -> None:
-        """Let it run on every processor that the caller may use but this; if there are any.
+        """Let it run on every processor that the caller may use but this one, if there are any.
 
         Linux may place a woken thread on its waker's processor and leave it there: then it would
         begin when the caller is done.
@@ -140,45 +142,46 @@ class Helper:
                 os.sched_setaffinity(self._thread.native_id, others)
                 self._away_from = processor
 
-    def ask(self, kernel: Callable, arguments: tuple, pieces: np.ndarray) -> None:
-        self._asked.put((kernel, arguments, pieces))
+    def submit(self, kernel: Callable, arguments: tuple, tasks: np.ndarray) -> None:
+        self._submitted.put((kernel, arguments, tasks))
 
-    def excuse(self) -> bool:
-        """Whether it had not begun what it was asked to do, and now will not."""
+    def cancel(self) -> bool:
+        """Withdraw what was submitted; return whether the helper had not begun it."""
         try:
-            self._asked.get_nowait()
+            self._submitted.get_nowait()
         except Empty:
             return False
         return True
 
-    def dismiss(self) -> None:
-        self._asked.put(None)
+    def stop(self) -> None:
+        """End the thread, and wait for its end."""
+        self._submitted.put(None)
         self._thread.join()
 
     def _serve(self) -> None:
         left = NOTHING
         while True:
-            called = look_out(_calls, left)
+            called = spin(_calls, left)
             left = NOTHING
             try:
-                asked = self._asked.get(block=not called)
+                submitted = self._submitted.get(block=not called)
             except Empty:  # somebody else was called
                 continue
-            if asked is None:
+            if submitted is None:
                 return
-            left = self._work(*asked)
-            del asked  # and its arrays
+            left = self._work(*submitted)
+            del submitted  # and its arrays
 
-    def _work(self, kernel: Callable, arguments: tuple, pieces: np.ndarray) -> np.ndarray:
-        """-> pieces."""
+    def _work(self, kernel: Callable, arguments: tuple, tasks: np.ndarray) -> np.ndarray:
+        """Run a kernel, and return the tasks that are left when it ends."""
         with suppress(Exception):  # the caller, who calls the same, meets it or does what is left
-            kernel(*arguments, pieces)
+            kernel(*arguments, tasks)
         _free.append(self)
-        return pieces
+        return tasks
 
 
 NOTHING = np.empty(0, np.int64)
-NOWHERE = -1
+NO_PROCESSOR = -1
 _calls = np.zeros(2 * LINE, np.int64)  # the first of them: how often helpers were called
 _all: list[Helper] = []
 _free: list[Helper] = []
@@ -189,11 +192,11 @@ if hasattr(os, "sched_setaffinity"):
 else:  # this system cannot bind threads to processors
 
     def _processor() -> int:
-        return NOWHERE
+        return NO_PROCESSOR
 
 
-def _take(count: int) -> list[Helper]:
-    """Up to so many that are free; new ones where there are fewer in all."""
+def _free_helpers(count: int) -> list[Helper]:
+    """Up to `count` helpers that are free; new ones where there are fewer in all."""
     taken = []
     while len(taken) < count:
         try:
@@ -207,39 +210,40 @@ def _take(count: int) -> list[Helper]:
 
 
 def _forget() -> None:
+    """Forget all helpers, as a forked child must, which has none of its parent's threads."""
     _all.clear()
     _free.clear()
 
 
-def _dismiss() -> None:
-    """A thread that looks out while the interpreter ends would be cut off in the midst of it."""
+def _stop_all() -> None:
+    """Stop the helpers: one that spins while the interpreter ends would be cut off in its midst."""
     for helper in _all:
-        helper.dismiss()
+        helper.stop()
 
 
-if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
-atexit.register(_dismiss)
+atexit.register(_stop_all)
 
 
 def share(kernel: Callable, arguments: tuple, count: int, threads: int) -> None:
-    """kernel(*arguments, pieces) on so many threads, until all of `count` pieces are finished.
+    """Call kernel(*arguments, tasks) on `threads` threads, until all of `count` tasks are finished.
 
-    pieces: (5 LINE,) int64, for `begin`, `draw` and `finish` alone. What a kernel raises outside of
-    pieces is raised if it was this thread's.
+    tasks: (5 LINE,) int64, for `begin`, `next_task` and `finish` alone. What a kernel raises
+    outside of tasks is raised if it was this thread's.
     """
-    pieces = np.zeros(5 * LINE, np.int64)
-    pieces[COUNT] = count
-    helpers = _take(min(threads, count) - 1)
+    tasks = np.zeros(5 * LINE, np.int64)
+    tasks[COUNT] = count
+    helpers = _free_helpers(min(threads, count) - 1)
     if helpers:
-        pieces[CALLS] = _calls.ctypes.data
-        here = _processor()
+        tasks[CALLS] = _calls.ctypes.data
+        caller = _processor()
     try:
         for helper in helpers:
-            helper.keep_away_from(here)
-            helper.ask(kernel, arguments, pieces)
-        kernel(*arguments, pieces)
+            helper.keep_away_from(caller)
+            helper.submit(kernel, arguments, tasks)
+        kernel(*arguments, tasks)
         if helpers:
-            wait(pieces)
+            wait(tasks)
     finally:
-        _free.extend([helper for helper in helpers if helper.excuse()])
+        _free.extend([helper for helper in helpers if helper.cancel()])

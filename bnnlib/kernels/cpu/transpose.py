@@ -26,8 +26,8 @@ def _exchanged(b: ir.IRBuilder, lines: list, distance: int) -> list:
 
 
 @intrinsic
-def turn(typing, source, target, at, to):
-    """SIDE lines of SIDE numbers from address `at` on -> as many from `to` on, turned.
+def turn(typing, source, target, at, turned):
+    """Turn SIDE lines of SIDE numbers from address `at` on into as many from `turned` on.
 
     Types and distances of lines are those of the arrays: float32 or int16, or int16 -> float32.
     """
@@ -38,7 +38,7 @@ def turn(typing, source, target, at, to):
         for array, value in zip((source, target), arguments, strict=False):
             whole = context.make_array(array)(context, b, value)
             steps.append(b.extract_value(whole.strides, 0))
-        _, _, at, to = arguments
+        _, _, at, turned = arguments
         vectors = [ir.VectorType(kind, SIDE) for kind in kinds]
         lines = []
         for i in range(SIDE):
@@ -47,7 +47,7 @@ def turn(typing, source, target, at, to):
         for distance in (4, 2, 1):
             lines = _exchanged(b, lines, distance)
         for i, line in enumerate(lines):
-            store(b, line, b.add(to, b.mul(steps[1], constant(i))))
+            store(b, line, b.add(turned, b.mul(steps[1], constant(i))))
         return context.get_dummy_value()
 
     return types.void(source, target, types.intp, types.intp), emit
@@ -55,7 +55,7 @@ def turn(typing, source, target, at, to):
 
 @njit(nogil=True)
 def transpose(source, target):
-    """source (M, N) -> target (N, M), types as of `turn`; lines without gaps.
+    """Write source (M, N) to target (N, M), of the types that `turn` takes; lines without gaps.
 
     The last squares of a line or column overlap those before.
     """
@@ -70,5 +70,5 @@ def transpose(source, target):
         for column in range(0, columns, SIDE):
             j = min(column, columns - SIDE)
             at = source.ctypes.data + i * source.strides[0] + j * source.itemsize
-            to = target.ctypes.data + j * target.strides[0] + i * target.itemsize
-            turn(source, target, at, to)
+            turned = target.ctypes.data + j * target.strides[0] + i * target.itemsize
+            turn(source, target, at, turned)

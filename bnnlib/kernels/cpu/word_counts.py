@@ -1,6 +1,6 @@
-"""In how many bits words differ: the innermost loop of products that count, for each processor.
+"""Counts of the bits in which words differ: the innermost loop of products, for each processor.
 
-As many rows and columns are counted together as a processor's registers hold the sums of.
+Rows and columns are counted together, as far as a processor's registers hold their sums.
 """
 
 from llvmlite import ir
@@ -10,25 +10,27 @@ from bnnlib.kernels.cpu.processor import Path, path_of
 
 WORDS_ACROSS = 32  # columns that are counted at a time
 LANES = 8  # words of a 64 byte vector
-NARROW = 2  # of a 16 byte one
+NARROW_LANES = 2  # words of a 16 byte one
 # (rows, vectors of columns) with sums in registers: 32 on ARM, 16 on the oldest x86
-TOGETHER = {Path.NEON: (2, 8), Path.GENERIC: (1, 4)}
-_QUADS, _EIGHTS, _BYTES = ir.VectorType(INT, 4), ir.VectorType(SHORT, 8), ir.VectorType(BYTE, 16)
+SUMS_IN_REGISTERS = {Path.NEON: (2, 8), Path.GENERIC: (1, 4)}
+_QUADS = ir.VectorType(INT, 4)
+_EIGHTS = ir.VectorType(SHORT, 8)
+_BYTES = ir.VectorType(BYTE, 16)
 
 
 def count_words(context, b: ir.IRBuilder, rows: int, x, stride, w, words) -> list[list]:
-    """Vectors of int64 counts, by row and by column: the bits in which `words` words of rows and of
-    WORDS_ACROSS columns differ.
+    """Count the bits in which `words` words of rows and of WORDS_ACROSS columns differ.
 
-    The rows are at x, `stride` bytes apart, the columns at w; words < 4096.
+    Returns vectors of int64, by row and by column. The rows are at x, `stride` bytes apart, the
+    columns at w; words < 4096.
     """
     path = path_of(context)
-    together, vectors = TOGETHER.get(path, (rows, WORDS_ACROSS // LANES))
+    together, vectors = SUMS_IN_REGISTERS.get(path, (rows, WORDS_ACROSS // LANES))
     counts = [[] for _ in range(rows)]
     for first in range(0, rows, together):
         row = b.add(x, b.mul(stride, constant(first)))
         some = min(together, rows - first)
-        lanes = NARROW if path in TOGETHER else LANES
+        lanes = NARROW_LANES if path in SUMS_IN_REGISTERS else LANES
         for low in range(0, WORDS_ACROSS, vectors * lanes):
             column = b.add(w, constant(8 * low))
             found = _counted(path, b, (some, vectors, lanes), row, stride, column, words)
@@ -38,7 +40,7 @@ def count_words(context, b: ir.IRBuilder, rows: int, x, stride, w, words) -> lis
 
 
 def _counted(path: Path, b: ir.IRBuilder, size, x, stride, w, words) -> list[list]:
-    """As `count_words`, of (rows, vectors, words of a vector) with all sums in registers."""
+    """`count_words` of size = (rows, vectors, words of a vector), with all sums in registers."""
     rows, vectors, lanes = size
     kind = ir.VectorType(LONG, lanes)
     index, sums, close = loop(b, words, [zeros(sums_of(path, lanes))] * (rows * vectors))
@@ -58,12 +60,12 @@ def _counted(path: Path, b: ir.IRBuilder, size, x, stride, w, words) -> list[lis
 
 
 def sums_of(path: Path, lanes: int) -> ir.VectorType:
-    """What sums of `ones` of so many words are kept in."""
+    """The type of vector that holds sums of `ones` of `lanes` words."""
     return _EIGHTS if path is Path.NEON else ir.VectorType(LONG, lanes)
 
 
 def ones(path: Path, b: ir.IRBuilder, words):
-    """The ones of each word; on ARM of each two bytes (CNT), which it adds in pairs (UADALP)."""
+    """The number of ones of each word; on ARM of each two bytes (CNT), added in pairs (UADALP)."""
     if path is Path.NEON:
         counts = call(b, "llvm.ctpop.v16i8", _BYTES, b.bitcast(words, _BYTES))
         return call(b, "llvm.aarch64.neon.uaddlp.v8i16.v16i8", _EIGHTS, counts)
@@ -73,4 +75,4 @@ def ones(path: Path, b: ir.IRBuilder, words):
 def _widened(b: ir.IRBuilder, sums):
     """Eight uint16 -> two int64, each the sum of four."""
     fours = call(b, "llvm.aarch64.neon.uaddlp.v4i32.v8i16", _QUADS, sums)
-    return call(b, "llvm.aarch64.neon.uaddlp.v2i64.v4i32", ir.VectorType(LONG, NARROW), fours)
+    return call(b, "llvm.aarch64.neon.uaddlp.v2i64.v4i32", ir.VectorType(LONG, NARROW_LANES), fours)

@@ -13,17 +13,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bnnlib import xnor
-from bnnlib.kernels import reference
+from bnnlib.kernels import operands, reference
 from bnnlib.xnor import PackedWeights, pack_planes, pack_signs, pack_weights
 
-numba, binding, cpu, processor, xnor_product = map(
+numba, binding, cpu, packing, processor, xnor_rows, xnor_tables, xnor_tiles = map(
     pytest.importorskip,
     (
         "numba",
         "llvmlite.binding",
         "bnnlib.kernels.cpu",
+        "bnnlib.kernels.cpu.packing",
         "bnnlib.kernels.cpu.processor",
-        "bnnlib.kernels.cpu.xnor_product",
+        "bnnlib.kernels.cpu.xnor_rows",
+        "bnnlib.kernels.cpu.xnor_tables",
+        "bnnlib.kernels.cpu.xnor_tiles",
     ),
 )
 
@@ -39,7 +42,7 @@ SECONDS = 300  # after which a process hangs
 def path(request):
     """Take one of the two paths, whatever the processor's own is: each has both."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "looks_up", lambda planes=False: request.param)
+        patch.setattr(packing, "looks_up", lambda planes=False: request.param)
         yield
 
 
@@ -47,8 +50,8 @@ def path(request):
 def always(monkeypatch):
     """Take two threads, whatever the size."""
     threads = torch.get_num_threads()
-    monkeypatch.setattr(cpu, "ALONE", 0)
-    monkeypatch.setattr(cpu, "SHARED", 0)
+    monkeypatch.setattr(packing, "FEWEST_SIGNS_IN_PARTS", 0)
+    monkeypatch.setattr(cpu, "FEWEST_SIGNS_SHARED", 0)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(threads)
@@ -95,19 +98,19 @@ def test_rows_are_cut_evenly_for_all_threads(rows, shape, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     packed, dtype = cpu.layout(shape)[0]
     tiles = torch.empty(packed, dtype=dtype).numpy()
-    pieces, blocks, across = cpu._parts(rows, tiles, 1)
-    assert pieces == blocks * across and 1 <= across <= len(tiles)
-    starts = [xnor_product.start(rows, blocks, i) for i in range(blocks + 1)]
+    tasks, blocks, across = cpu._parts(rows, tiles, 1)
+    assert tasks == blocks * across and 1 <= across <= len(tiles)
+    starts = [xnor_rows.block_start(rows, blocks, i) for i in range(blocks + 1)]
     lengths = np.diff(starts)
     assert (starts[0], starts[-1]) == (0, rows)
-    assert lengths.max(initial=0) <= xnor_product.longest(rows, blocks)
-    assert lengths.max(initial=0) <= rows / blocks + xnor_product.WORD_ROWS
-    assert blocks % threads == 0 or blocks < threads or max(lengths) <= xnor_product.WORD_ROWS
+    assert lengths.max(initial=0) <= xnor_rows.longest_block(rows, blocks)
+    assert lengths.max(initial=0) <= rows / blocks + xnor_tiles.WORD_ROWS
+    assert blocks % threads == 0 or blocks < threads or max(lengths) <= xnor_tiles.WORD_ROWS
 
 
 # Packing
 
-DTYPES = xnor.REAL
+DTYPES = operands.REAL
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -228,7 +231,7 @@ def test_convolutions_equal_the_reference_s(
 
 @pytest.mark.parametrize("planes", [False, True])
 def test_tiles_for_signs_and_for_planes_multiply_both(planes, monkeypatch):
-    monkeypatch.setattr(cpu, "looks_up", lambda planes=False: planes)
+    monkeypatch.setattr(packing, "looks_up", lambda planes=False: planes)
     rows, images = inputs((30, 700), planes, 1), inputs((2, 5, 6, 20), planes, 1)
     dense, filters = numbers((300, 700), 2), numbers((130, 20, 3, 3), 3)
     kinds = [[pack_weights(w, hint) for w in (dense, filters)] for hint in (False, True)]
@@ -326,7 +329,7 @@ def same(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
 
 
 def exit_unless_same(expected: list[np.ndarray]) -> None:
-    cpu.ALONE = cpu.SHARED = 0
+    packing.FEWEST_SIGNS_IN_PARTS = cpu.FEWEST_SIGNS_SHARED = 0
     torch.set_num_threads(2)
     raise SystemExit(not same(products(), expected))
 
@@ -373,11 +376,11 @@ def test_a_spawned_process_computes_the_same(always):
 
 
 def count_words(x, stride, w, words, sums):
-    xnor_product.subtract_rows(x, stride, w, words, sums)
+    xnor_tiles.subtract_rows(x, stride, w, words, sums)
 
 
 def look_up(x, stride, w, blocks, counts, tables):
-    xnor_product.add_rows(x, stride, w, blocks, counts, tables)
+    xnor_tables.add_rows(x, stride, w, blocks, counts, tables)
 
 
 def innermost_loop(call: Callable, model: str, instruction: str) -> list[str]:

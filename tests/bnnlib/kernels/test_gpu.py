@@ -21,7 +21,7 @@ pytest.importorskip(
 )
 import triton  # noqa: E402
 
-from bnnlib.kernels import gpu  # noqa: E402
+from bnnlib.kernels import gpu, gpu_naive, gpu_packing  # noqa: E402
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda" if torch.cuda.is_available() else None
@@ -172,7 +172,7 @@ def test_products_of_nothing():
     limits = torch.zeros(3, dtype=torch.int32, device=DEVICE)
     assert gpu.xnor_matmul(x, w, (3, k), None).shape == (0, 3)
     assert gpu.xnor_matmul(x, w, (3, k), limits).shape == (0, 1)
-    assert gpu.naive_matmul(x.float(), signs(3, 2).to(DEVICE)).shape == (0, 3)
+    assert gpu_naive.naive_matmul(x.float(), signs(3, 2).to(DEVICE)).shape == (0, 3)
 
 
 @where_kernels_run
@@ -206,7 +206,7 @@ def test_first_layer_of_planes_with_padding():
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (19, 37, 33)])
 def test_the_naive_product_of_integers(m, n, k):
     a, b = (signs(m, k) * 9).round(), (signs(n, k, seed=1) * 9).round()
-    assert torch.equal(gpu.naive_matmul(a.to(DEVICE), b.to(DEVICE)).cpu(), a @ b.t())
+    assert torch.equal(gpu_naive.naive_matmul(a.to(DEVICE), b.to(DEVICE)).cpu(), a @ b.t())
 
 
 def test_sizes_past_31_bits_are_refused_by_name():
@@ -282,11 +282,12 @@ def test_rows_compile_to_popc(planes, bits):
 def test_packing_compiles(number, planes):
     constants = {"P": planes, "BM": 1, "BW": 64}
     types = {"x": number, "out": "*i32"}
-    assert compiled(gpu.pack_kernel, 90, types, constants, "x out").asm["cubin"]
+    assert compiled(gpu_packing.pack_kernel, 90, types, constants, "x out").asm["cubin"]
 
 
 @outside_the_interpreter
 def test_the_naive_kernel_has_float32_multiply_adds_and_no_tensor_cores():
     types = dict.fromkeys(("a", "b", "out"), "*fp32")
-    ptx = compiled(gpu.naive_kernel, 90, types, {"TILE": 16}, "a b out", num_warps=8).asm["ptx"]
+    kernel = gpu_naive.naive_kernel
+    ptx = compiled(kernel, 90, types, {"TILE": 16}, "a b out", num_warps=8).asm["ptx"]
     assert "fma.rn.f32" in ptx and "mma." not in ptx and "tf32" not in ptx

@@ -25,7 +25,7 @@ from test_gpu import (  # noqa: E402
 )
 from triton import knobs  # noqa: E402
 
-from bnnlib.kernels import gpu, gpu_b1  # noqa: E402
+from bnnlib.kernels import gpu, gpu_b1, int8, ptx_b1  # noqa: E402
 
 HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -53,11 +53,9 @@ def product(m: int, n: int, k: int):
 @pytest.mark.parametrize(
     ("m", "n", "k"), [(1, 1, 1), (37, 29, 101), (16, 130, 65), (33, 65, 1100), (130, 257, 130)]
 )
-def test_sums_halves_and_bits(m, n, k):
+def test_sums_and_bits(m, n, k):
     x, w, shape, sums = product(m, n, k)
     assert torch.equal(gpu_b1.matmul(x, w, shape).cpu(), sums)
-    halves = gpu_b1.matmul_half(x, w, shape).cpu()
-    assert halves.dtype == torch.float16 and torch.equal(halves, sums.half())
     limits = thresholds_at(sums)
     bits = gpu_b1.matmul_signs(x, w, shape, limits.to(DEVICE)).cpu()
     assert torch.equal(bits, reference.pack_bits(sums >= limits))
@@ -151,15 +149,10 @@ def test_tiles_grow_with_the_product():
     assert gpu_b1.tile_for(4096, 4096) == gpu_b1.LARGE
 
 
-def test_sums_past_the_largest_half_are_refused():
-    with pytest.raises(ValueError, match="65505 .* 65504"):
-        gpu_b1.matmul_half(torch.empty(1, 1024, dtype=torch.int64), [], (1, 65505))
-
-
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (37, 29, 101), (17, 8, 64)])
 def test_int8_product(m, n, k):
     x, w = (signs(rows, k, seed=rows).sign().to(torch.int8) for rows in (m, n))
-    made = gpu_b1.int8_matmul(x, w)
+    made = int8.int8_matmul(x, w)
     assert made.dtype == torch.int32 and torch.equal(made, x.int() @ w.int().t())
 
 
@@ -194,7 +187,7 @@ SIXTEENS = "a b out counts sums thresholds N KB"
 def compiled_b1(tile, capability: int, out: str, bits: bool = False):
     bm, bn, bk, warps, stages = tile
     constants = {"BM": bm, "BN": bn, "BK": bk, "GROUPED": gpu_b1.GROUP, "BITS": bits}
-    constants["FORM"] = gpu_b1.REWRITTEN
+    constants["FORM"] = ptx_b1.REWRITTEN
     types, options = {**TYPES, "out": out}, {"num_warps": warps, "num_stages": stages}
     return compiled(gpu_b1.product_b1, capability, types, constants, SIXTEENS, **options)
 
@@ -217,7 +210,7 @@ MMA_SYNC = "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc", "BMMA.16
 @pytest.mark.parametrize(("out", "bits"), [("*i32", False), ("*fp16", False), ("*i32", True)])
 @pytest.mark.parametrize(("tile", "n"), [(gpu_b1.LARGE, 128), (gpu_b1.MEDIUM, 64)])
 def test_hopper_gets_warpgroup_instructions_for_bits(tile, n, out, bits, tmp_path):
-    with gpu_b1.rewriting():
+    with ptx_b1.rewriting():
         kernel = compiled_b1(tile, 90, out, bits)
     ptx = f"wgmma.mma_async.sync.aligned.m64n{n}k256.s32.b1.b1.and.popc"
     assert_multiplies_bits(kernel, ptx, f"BGMMA.64x{n}x256.AND.POPC", tmp_path)
@@ -232,7 +225,7 @@ def test_hopper_gets_warpgroup_instructions_for_bits(tile, n, out, bits, tmp_pat
     ],
 )
 def test_few_rows_and_older_gpus_get_warp_instructions_for_bits(tile, capability, tmp_path):
-    with gpu_b1.rewriting():
+    with ptx_b1.rewriting():
         kernel = compiled_b1(tile, capability, "*i32", True)
     assert_multiplies_bits(kernel, *MMA_SYNC, tmp_path)
 
@@ -251,7 +244,7 @@ def test_other_kernels_and_hooks_are_left_alone(monkeypatch, tmp_path):
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(knobs.runtime, "add_stages_inspection_hook", hook)
-    with pytest.raises(ZeroDivisionError), gpu_b1.rewriting():
+    with pytest.raises(ZeroDivisionError), ptx_b1.rewriting():
         types = {"a": "*i8", "b": "*i8", "out": "*i32"}
         ptx = compiled(other_kernel, 90, types, {}, "a b out").asm["ptx"]
         raise ZeroDivisionError
@@ -265,7 +258,7 @@ def test_a_binary_that_was_not_rewritten_is_refused(monkeypatch, tmp_path):
     plain = compiled_b1(gpu_b1.SMALL, 90, "*i32")
     assert ".s32.s8.s8" in plain.asm["ptx"]
     with pytest.raises(RuntimeError, match="without b1.b1"):
-        gpu_b1._require_b1(plain)
+        ptx_b1.require_b1(plain)
 
 
 @pytest.mark.parametrize(
@@ -274,13 +267,13 @@ def test_a_binary_that_was_not_rewritten_is_refused(monkeypatch, tmp_path):
 )
 def test_ptx_of_an_unknown_form_is_refused(ptx):
     with pytest.raises(RuntimeError, match="form known here"):
-        gpu_b1.to_b1(ptx)
+        ptx_b1.to_b1(ptx)
 
 
 def test_nothing_is_copied_where_nothing_is_added():
     words = torch.zeros(40, 4, dtype=torch.int64)
     bytes_of = torch.zeros(40, 48, dtype=torch.int8)
-    assert gpu_b1._in_sixteens(words).data_ptr() == words.data_ptr()
-    assert gpu_b1.int8_rows(bytes_of) is gpu_b1.int8_columns(bytes_of) is bytes_of
-    assert gpu_b1.int8_rows(bytes_of[:3, :7]).shape == (32, 16)
-    assert gpu_b1.int8_columns(bytes_of[:3, :7]).shape == (8, 16)
+    assert gpu_b1.in_sixteens(words).data_ptr() == words.data_ptr()
+    assert int8.int8_rows(bytes_of) is int8.int8_columns(bytes_of) is bytes_of
+    assert int8.int8_rows(bytes_of[:3, :7]).shape == (32, 16)
+    assert int8.int8_columns(bytes_of[:3, :7]).shape == (8, 16)

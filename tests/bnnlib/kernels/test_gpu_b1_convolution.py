@@ -23,7 +23,7 @@ from test_gpu_b1 import (  # noqa: E402
     where_kernels_run,
 )
 
-from bnnlib.kernels import gpu, gpu_b1, gpu_b1_convolution, reference  # noqa: E402
+from bnnlib.kernels import gpu, gpu_b1, gpu_b1_convolution, ptx_b1, reference  # noqa: E402
 
 
 @outside_the_interpreter
@@ -105,12 +105,12 @@ def test_a_convolution_of_signs_is_the_tensor_cores_where_they_are(monkeypatch):
 def compiled_convolution(size: int, capability: int, bits: bool):
     own = gpu_b1_convolution
     constants = {"CB": size, "BM": own.BM, "BN": own.BN, "BK": own.step(size), "BITS": bits}
-    constants["FORM"] = gpu_b1.REWRITTEN
+    constants["FORM"] = ptx_b1.REWRITTEN
     names = ("counts", "borders", "thresholds", "out")
     types = {"x": "*i8", "w": "*i8", **dict.fromkeys(names, "*i32")}
     sixteens = "x w out counts borders thresholds N"
     options = {"num_warps": own.WARPS, "num_stages": own.STAGES}
-    with gpu_b1.rewriting():
+    with ptx_b1.rewriting():
         return compiled(own.convolution_b1, capability, types, constants, sixteens, **options)
 
 

@@ -27,8 +27,8 @@ sums = xnor.xnor_conv2d(xnor.pack_signs(images), xnor.pack_weights(filters), 1, 
 assert torch.equal(sums.float().movedim(-1, 1), F.conv2d(
     binarize.sign(images).movedim(-1, 1), binarize.sign(filters), padding=1))
 rows = binarize.sign(torch.randn(400, 512)).requires_grad_()
-weight = functional.latent((512, 512)).copy_(torch.randn(512, 512)).requires_grad_()
-out = functional.linear(rows, weight, torch.zeros(512), functional.Values.SIGNS)
+weight = functional.empty_latent_weight((512, 512)).copy_(torch.randn(512, 512)).requires_grad_()
+out = functional.linear(rows, weight, torch.zeros(512), functional.InputValues.SIGNS)
 out.sum().backward()
 assert torch.equal(out, rows.detach() @ binarize.sign(weight).t())
 assert torch.equal(weight.grad, rows.detach().sum(0).expand(512, 512))
@@ -50,12 +50,12 @@ shared_filters.conv2d(torch.ones(1, 3, 4, 4, dtype=torch.int8), shared_filters.p
 TRAINED = """
 from study import recipes
 from study.data.training_data import training_data
-from study.train import loop
+from study.train import eager, loop
 recipe = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 training = training_data(recipe, "smoke")
 state = loop.begin(recipe, training, 0)
 state.network.train()
-loss = loop.step(state.network, state.optimizer, training.train.images[:20],
+loss = eager.step(state.network, state.optimizer, training.train.images[:20],
     training.train.labels[:20])
 print("trained")
 """

@@ -28,7 +28,7 @@ from bnnlib.kernels import (
 )
 from bnnlib.rules import UPDATES, Rule, step_size  # noqa: E402
 from study import recipes  # noqa: E402
-from study.train import build, captured, loop  # noqa: E402
+from study.train import build, captured, eager  # noqa: E402
 
 N = 5000  # more than a block, and a ragged one
 
@@ -175,7 +175,7 @@ def test_an_optimizer_in_one_pass_trains_as_the_plain_one(name, monkeypatch):
         network = build.build_network(recipe, 0).train().to(DEVICE)
         optimizer = build.build_optimizer(recipe, network)
         for _ in range(3):
-            loss = loop.step(network, optimizer, images.to(DEVICE), labels.to(DEVICE))
+            loss = eager.step(network, optimizer, images.to(DEVICE), labels.to(DEVICE))
         networks.append((network, loss))
     for ours, plain in zip(*(n.parameters() for n, _ in networks), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
@@ -197,7 +197,7 @@ def test_a_captured_step_reads_the_signs_that_the_last_one_left(monkeypatch):
 
     monkeypatch.setattr(dispatch, "AVAILABLE", False)
     monkeypatch.setattr(one_pass, "fits", lambda _: True)
-    reads_signs = lambda x, values: values is not functional.Values.REAL  # noqa: E731
+    reads_signs = lambda x, values: values is not functional.InputValues.REAL  # noqa: E731
     monkeypatch.setattr(functional, "_on_tensor_cores", reads_signs)
     recipe = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
     recipe = replace(recipe, hidden=(160, 160), hidden_dropout=0.0, input_dropout=0.0)

@@ -11,8 +11,8 @@ from bnnlib import folding
 from bnnlib.kernels import reference
 from study import ROOT, bench, recipes
 from study.bench import __main__ as command
-from study.bench import baselines, plain_kernels, timing
-from study.bench.timing import Side, compare
+from study.bench import baselines, networks, plain_kernels, products, timing
+from study.bench.timing import Implementation, compare
 from study.train import runs
 
 TINY = bench.Plan((33, 64), (1, 16), 65, (17, 1), (2,), "smoke", 0.0)
@@ -60,17 +60,17 @@ def test_every_side_is_there(measured):
 
 
 def test_a_wrong_product_is_not_exact(monkeypatch):
-    real = bench.xnor_matmul
-    monkeypatch.setattr(bench, "xnor_matmul", lambda *given: real(*given) + 1)
-    rows = bench.matmul_rows(5, 70, 66, 0.0, "cpu")
+    real = products.xnor_matmul
+    monkeypatch.setattr(products, "xnor_matmul", lambda *given: real(*given) + 1)
+    rows = products.matmul_rows(5, 70, 66, 0.0, "cpu")
     assert [row["exact"] for row in named(rows, "ours")] == [False] * len(named(rows, "ours"))
     assert all(row["exact"] for row in named(rows, "torch float32"))
 
 
 def test_a_wrong_network_is_not_exact(monkeypatch):
-    real = bench.packed.pack
-    monkeypatch.setattr(bench.packed, "pack", lambda network: lambda x: -real(network)(x))
-    rows = bench.network_rows(recipes.MNIST_THEANO, 4, TINY, "cpu")
+    real = networks.packed.pack
+    monkeypatch.setattr(networks.packed, "pack", lambda network: lambda x: -real(network)(x))
+    rows = networks.network_rows(recipes.MNIST_THEANO, 4, "smoke", 0.0, "cpu")
     (ours,), (other,) = named(rows, "ours"), named(rows, "torch float32")
     assert not ours["exact"] and ours["same_classes"] < 1
     assert other["exact"] and other["same_classes"] == 1
@@ -100,7 +100,7 @@ def test_the_command_leaves_a_whole_file(tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench, "matmul_rows", interrupted)
+    monkeypatch.setattr(products, "matmul_rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         command.main(["--plan", "quick", "--out", str(out)])
     assert runs.read_record(out) == content and list(tmp_path.iterdir()) == [out]
@@ -108,15 +108,16 @@ def test_the_command_leaves_a_whole_file(tmp_path, monkeypatch, capsys):
 
 def test_sides_take_turns_and_threads_are_put_back():
     called, before = [], torch.get_num_threads()
+    note = lambda name: called.append((name, torch.get_num_threads()))  # noqa: E731
     sides = [
-        Side(name, "int32", lambda name=name: called.append((name, torch.get_num_threads())), n)
+        Implementation(name, "int32", lambda name=name: note(name), n)
         for name, n in (("a", 1), ("b", before))
     ]
-    rows = compare(sides, lambda side, result: {"exact": True}, 1e-9, "cpu")
+    rows = compare(sides, lambda timed, result: {"exact": True}, 1e-9, "cpu")
     assert [row["repeats"] for row in rows] == [3, 3]  # however short, longer than their share
     assert called[:2] == [("a", 1), ("b", before)] and set(called) == set(called[:2])
     called.clear()
-    rows = compare(sides, lambda side, result: {"exact": True}, 0.02, "cpu")
+    rows = compare(sides, lambda timed, result: {"exact": True}, 0.02, "cpu")
     changes = sum(one != other for one, other in zip(called, called[1:], strict=False))
     assert changes == 2 * (1 + rows[0]["repeats"]) - 1
     assert torch.get_num_threads() == before
@@ -126,8 +127,8 @@ def test_of_a_call_that_takes_long_the_first_counts(monkeypatch):
     called = []
     clock = iter(range(0, 1000, 10))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
-    side = Side("slow", "int32", lambda: called.append(1), 1)
-    (row,) = compare([side], lambda side, result: {}, 1.0, "cpu")
+    side = Implementation("slow", "int32", lambda: called.append(1), 1)
+    (row,) = compare([side], lambda timed, result: {}, 1.0, "cpu")
     assert len(called) == row["repeats"] == 3
     assert row["ms"] == {"p20": 10_000, "p50": 10_000, "p80": 10_000}
 
@@ -135,7 +136,7 @@ def test_of_a_call_that_takes_long_the_first_counts(monkeypatch):
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (16, 16, 64), (17, 33, 1025), (40, 7, 130)])
 def test_the_plain_kernel_equals_the_reference(m, n, k):
     generator = torch.Generator().manual_seed(0)
-    x, w = (bench.signs(rows, k, generator) for rows in (m, n))
+    x, w = (products.signs(rows, k, generator) for rows in (m, n))
     words = reference.pack_signs(x), reference.pack_signs(w)
     wanted = reference.xnor_matmul(words[0], [words[1]], (n, k), None).numpy()
     assert np.array_equal(plain_kernels.multiply_float(x.numpy(), w.numpy()), wanted)

@@ -7,7 +7,7 @@ from torch import nn
 from benchmarks import bench_rules, bench_training, plain
 from bnnlib import models
 from study import ROOT, bench, recipes
-from study.train import build, loop, runs
+from study.train import build, eager, runs
 
 
 def twins(name: str) -> tuple[nn.Sequential, nn.Sequential]:
@@ -20,7 +20,7 @@ def twins(name: str) -> tuple[nn.Sequential, nn.Sequential]:
         if hasattr(layer, "rate") or isinstance(layer, nn.Dropout):
             layer.rate = layer.p = 0.0
         if getattr(layer, "inputs", "") == "dropped":
-            layer.inputs = models.Values.SIGNS
+            layer.inputs = models.InputValues.SIGNS
     return theirs, ours
 
 
@@ -29,7 +29,7 @@ def test_both_sides_have_the_same_loss_and_gradients(name):
     theirs, ours = twins(name)
     ((images, labels),) = bench_training.batches(name, 1, "cpu")
     images, labels = images[:8], labels[:8]
-    loss = loop.squared_hinge(ours(images), labels)
+    loss = eager.squared_hinge(ours(images), labels)
     loss.backward()
 
     class Still:

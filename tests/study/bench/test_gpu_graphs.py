@@ -14,7 +14,7 @@ from bnnlib import packed, xnor  # noqa: E402
 from bnnlib.kernels import gpu, gpu_b1  # noqa: E402
 from study import bench, recipes  # noqa: E402
 from study.bench import __main__ as command
-from study.bench import baselines, gpu_graphs, timing  # noqa: E402
+from study.bench import baselines, gpu_graphs, products, timing  # noqa: E402
 from study.train import runs  # noqa: E402
 
 
@@ -32,17 +32,17 @@ def test_a_graph_s_calls_go_over_more_weights_than_a_cache_holds(monkeypatch):
     monkeypatch.setattr(gpu_graphs, "COLD", 1000)
     seen = []
     way = gpu_graphs.Way("ours", "int32", lambda w: w, lambda w: seen.append(w.data_ptr()))
-    side = gpu_graphs.side(way, torch.zeros(10), torch.clone, played)
+    side = gpu_graphs.implementation(way, torch.zeros(10), torch.clone, played)
     side.call()
     assert side.calls == len(seen) == 25 and len(set(seen)) == 25  # of 40 bytes each
-    large = gpu_graphs.side(way, torch.zeros(1000), torch.clone, played)
+    large = gpu_graphs.implementation(way, torch.zeros(1000), torch.clone, played)
     seen.clear()
     large.call()
     assert large.calls == len(seen) == gpu_graphs.FEWEST_CALLS and len(set(seen)) == 1
 
 
 def test_what_is_told_is_the_time_of_one_of_the_calls():
-    row = timing.Side("ours", "int32", lambda: None, 1, calls=20).row([0.1, 0.1, 0.1], {})
+    row = timing.Implementation("ours", "int32", lambda: None, 1, calls=20).row([0.1, 0.1, 0.1], {})
     assert row["ms"]["p50"] == pytest.approx(5) and row["calls"] == 20
 
 
@@ -70,14 +70,14 @@ def test_every_side_is_exact(m, n, k, monkeypatch):
     for name in ("pack_signs", "xnor_matmul", "pack_weights"):
         monkeypatch.setattr(gpu_graphs, name, globals()[f"on_gpu_{name}"])
     monkeypatch.setattr(
-        bench.bench_gpu, "matmul_sides", lambda *given: SIDES(*given, record=played)
+        bench.bench_gpu, "matmul_implementations", lambda *given: SIDES(*given, record=played)
     )
     monkeypatch.setattr(timing, "_finish", lambda device: None)
     moved = torch.Tensor.to
     monkeypatch.setattr(
         torch.Tensor, "to", lambda t, *a: t if a == ("cuda",) else moved(t, *a)
     )
-    rows = bench.matmul_rows(m, n, k, 0.0, "cuda")
+    rows = products.matmul_rows(m, n, k, 0.0, "cuda")
     assert {row["implementation"] for row in rows} >= {
         "ours",
         "ours, popcount",
@@ -91,7 +91,7 @@ def test_every_side_is_exact(m, n, k, monkeypatch):
     assert all(row["calls"] == 2 for row in rows)
 
 
-SIDES = gpu_graphs.matmul_sides
+SIDES = gpu_graphs.matmul_implementations
 on_gpu_pack_signs = gpu.pack_signs
 
 
@@ -107,7 +107,7 @@ def on_gpu_xnor_matmul(x, weights, thresholds=None):
 def test_the_file_so_far_is_there_when_a_measurement_is_cut_off(tmp_path, monkeypatch, capsys):
     plan = bench.Plan((33, 34), (), 0, (), (), "smoke", 0.0)
     monkeypatch.setitem(bench.PLANS, "quick", plan)
-    real, shapes = bench.matmul_rows, []
+    real, shapes = products.matmul_rows, []
 
     def once(m, *rest):
         shapes.append(m)
@@ -115,7 +115,7 @@ def test_the_file_so_far_is_there_when_a_measurement_is_cut_off(tmp_path, monkey
             raise KeyboardInterrupt
         return real(m, *rest)
 
-    monkeypatch.setattr(bench, "matmul_rows", once)
+    monkeypatch.setattr(products, "matmul_rows", once)
     monkeypatch.setattr(bench, "WARM_UP", bench.Plan((), (), 0, (), (), "smoke", 0.0))
     out = tmp_path / "kernels.json"
     with pytest.raises(KeyboardInterrupt):
@@ -137,5 +137,5 @@ def test_networks_are_copied_for_every_set(monkeypatch):
     network = baselines.network_for(recipes.MNIST_THEANO, "smoke")
     images = torch.randint(256, (4, 28, 28), dtype=torch.uint8)
     way = gpu_graphs.Way("ours", "scores", packed.pack, lambda bits: bits(images))
-    side = gpu_graphs.side(way, network, deepcopy, played)
+    side = gpu_graphs.implementation(way, network, deepcopy, played)
     assert torch.equal(side.call(), packed.pack(network)(images))

@@ -119,7 +119,7 @@ def test_read_only_folder_still_gives_its_published_files(folder, monkeypatch):
         yield
 
     put(folder, "svhn")
-    monkeypatch.setattr(store, "whole", refuse)
+    monkeypatch.setattr(store, "atomic_write", refuse)
     assert_right(data.load("svhn"), "published files")
     with serve(send_good) as (address, _):
         monkeypatch.setitem(sources.URLS, "mnist", [address])
@@ -222,6 +222,6 @@ def test_what_a_killed_process_left_goes_after_a_day(folder):
     for name, age in ((old, 90_000), (new, 80_000), (another, 90_000)):
         (folder / name).touch()
         os.utime(folder / name, (time.time() - age,) * 2)
-    with store.whole(folder / "a.npy"):
+    with store.atomic_write(folder / "a.npy"):
         assert (folder / old).exists()
     assert {path.name for path in folder.iterdir()} == {new, another, "a.npy"}

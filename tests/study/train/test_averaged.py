@@ -7,7 +7,7 @@ from bnnlib import models
 from bnnlib.binarize import Binarization
 from study import recipes
 from study.data.training_data import training_data
-from study.train import averaged, build, loop, runner
+from study.train import averaged, build, eager, evaluation, loop, runner
 
 STOCHASTIC = Binarization.STOCHASTIC
 WEIGHTS = recipes.at_profile(recipes.GRADIENTS_STOCHASTIC_WEIGHTS, "smoke")
@@ -25,7 +25,7 @@ def started(recipe):
     state = loop.begin(recipe, data, 0)
     first = slice(recipe.batch_size)
     state.network.train()
-    loop.step(state.network, state.optimizer, data.train.images[first], data.train.labels[first])
+    eager.step(state.network, state.optimizer, data.train.images[first], data.train.labels[first])
     return state.network, data.test
 
 
@@ -33,7 +33,7 @@ def started(recipe):
 def test_nothing_of_the_network_changes(recipe):
     network, split = started(recipe)
     noise = build.noise_generator(network)
-    before = loop.evaluate(network, split)
+    before = evaluation.evaluate(network, split)
     state = noise.get_state()
     values = {name: value.clone() for name, value in network.state_dict().items()}
     error = averaged.averaged_error(network, split, 0)
@@ -42,7 +42,7 @@ def test_nothing_of_the_network_changes(recipe):
     assert build.noise_generator(network) is noise
     assert not any(module.training for module in network.modules())
     assert all(torch.equal(values[name], value) for name, value in network.state_dict().items())
-    assert loop.evaluate(network, split) == before
+    assert evaluation.evaluate(network, split) == before
 
 
 @pytest.mark.parametrize("recipe", NOISY, ids=lambda recipe: recipe.name)
@@ -63,7 +63,7 @@ def test_where_nothing_is_left_to_chance_it_is_the_test_by_signs():
     with torch.no_grad():
         for layer in models.binary_layers(network).values():
             layer.weight.copy_(torch.where(layer.weight >= 0, 1.0, -1.0))  # drawn as it is, surely
-    assert averaged.averaged_error(network, split, 0) == loop.evaluate(network, split)[1]
+    assert averaged.averaged_error(network, split, 0) == evaluation.evaluate(network, split)[1]
 
 
 def test_a_record_has_it_where_the_recipe_draws(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from bnnlib import functional, numerics, optim
 from bnnlib.binarize import Binarization
-from bnnlib.functional import TensorCoreProduct, Values
+from bnnlib.functional import InputValues, TensorCoreProduct
 from bnnlib.rounding import Rounding
 from study import recipes
 from study.data.training_data import Images, training_data
@@ -156,6 +156,11 @@ def test_sums_of_signs_that_are_no_integers_are_found_by_layer(monkeypatch):
     assert not any(layer._forward_hooks for layer in state.network)
 
 
+# Operators that look at memory in another way, and launch nothing
+VIEWS = {"view", "detach", "alias", "as_strided", "t", "transpose", "expand", "unsqueeze"}
+VIEWS |= {"squeeze", "select", "slice", "permute", "_unsafe_view", "unbind", "split"}
+
+
 @pytest.mark.parametrize("name", ["mnist-theano", "mnist-torch7-code", "cifar10-torch7"])
 def test_a_step_at_paper_size_waits_for_nothing(name, monkeypatch):
     """On the meta device whatever reads a number raises."""
@@ -164,7 +169,8 @@ def test_a_step_at_paper_size_waits_for_nothing(name, monkeypatch):
     build.on_device(state.network, "meta")
     draw = torch.rand
     monkeypatch.setattr(torch, "rand", lambda *given, generator, **named: draw(*given, **named))
-    monkeypatch.setattr(functional, "_on_tensor_cores", lambda x, values: values is not Values.REAL)
+    reads_signs = lambda x, values: values is not InputValues.REAL  # noqa: E731
+    monkeypatch.setattr(functional, "_on_tensor_cores", reads_signs)
     state.optimizer = build.build_optimizer(recipe, state.network, state.noise)
     shape = (28, 28) if recipe.network == "mlp" else (3, 32, 32)
     images = torch.empty(2 * recipe.batch_size, *shape, dtype=torch.uint8, device="meta")
@@ -173,7 +179,8 @@ def test_a_step_at_paper_size_waits_for_nothing(name, monkeypatch):
         step = Captured(state, recipe, split, Called)
         made = len(called.names)
         step.step()
-    assert step.losses.is_meta and 0 < len(called.names) - made < 1500
+    launched = [name for name in called.names[made:] if name.split(".")[0] not in VIEWS]
+    assert step.losses.is_meta and 0 < len(launched) < 1500
     with pytest.raises(RuntimeError, match="meta"):
         step.losses.sum().item()
 
@@ -198,9 +205,9 @@ def test_only_signs_may_be_rounded_and_flags_are_put_back(monkeypatch):
     class OnCuda:
         device = torch.device("cuda")
 
-    assert functional._on_tensor_cores(OnCuda, Values.SIGNS)
-    assert functional._on_tensor_cores(OnCuda, Values.DROPPED)
-    assert not functional._on_tensor_cores(OnCuda, Values.REAL)
+    assert functional._on_tensor_cores(OnCuda, InputValues.SIGNS)
+    assert functional._on_tensor_cores(OnCuda, InputValues.DROPPED)
+    assert not functional._on_tensor_cores(OnCuda, InputValues.REAL)
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     monkeypatch.setattr(cudnn, "benchmark", False)
     monkeypatch.setattr(cudnn, "deterministic", False)

@@ -16,7 +16,7 @@ from bnnlib.binarize import Binarization
 from bnnlib.rounding import Rounding
 from study import ROOT, recipes
 from study.data.training_data import training_data
-from study.train import checkpoints, loop, runs
+from study.train import checkpoints, eager, loop, provenance
 
 STOCHASTIC = {"weights": Binarization.STOCHASTIC, "activations": Binarization.STOCHASTIC}
 NOISY = replace(recipes.at_profile(recipes.MNIST_THEANO, "smoke"), **STOCHASTIC)
@@ -88,7 +88,7 @@ class Killed(BaseException):
 
 def fit_until(step: int, recipe, path, monkeypatch):
     """Train until so many steps of this process are done."""
-    real, steps = loop.squared_hinge, iter(range(10_000))
+    real, steps = eager.squared_hinge, iter(range(10_000))
 
     def loss(scores, labels):
         if scores.requires_grad and next(steps) == step:
@@ -96,7 +96,7 @@ def fit_until(step: int, recipe, path, monkeypatch):
         return real(scores, labels)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop, "squared_hinge", loss)
+        patch.setattr(eager, "squared_hinge", loss)
         loop.fit(recipe, training_data(recipe, "smoke"), 3, checkpoint=path)
 
 
@@ -157,7 +157,7 @@ def resume(path, recipe=NOISY, seed=3) -> checkpoints.State:
     """A run that goes on from there, before its next step."""
     training = training_data(recipe, "smoke")
     state = loop.begin(recipe, training, seed)
-    binding = runs.binding(recipe, training.sha256, seed, "cpu")
+    binding = provenance.binding(recipe, training.sha256, seed, "cpu")
     checkpoints.Keeper(path, binding).resume(state)
     return state
 
@@ -237,9 +237,9 @@ def test_the_checkpoint_of_another_run_is_refused_and_kept(current, path, monkey
 
 
 def test_other_data_and_other_sources_are_another_run_too(path, monkeypatch):
-    monkeypatch.setattr(runs, "source_hash", lambda: "other")
+    monkeypatch.setattr(provenance, "source_hash", lambda: "other")
     with pytest.raises(ValueError, match="differs in data; sources"):
-        checkpoints.Keeper(path, runs.binding(NOISY, "other", 3, "cpu")).resume(None)
+        checkpoints.Keeper(path, provenance.binding(NOISY, "other", 3, "cpu")).resume(None)
 
 
 def test_short_runs_write_nothing(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 from study import data, recipes, train
 from study.train import __main__ as command
-from study.train import cluster, cluster_progress, runner, runs, same_platform
+from study.train import cluster, runner, runs, same_platform
 from tests.support import dask_processes
 from tests.support.dask_processes import Meanwhile, measured, wait_for
 
@@ -88,7 +88,7 @@ def assert_as_alone(alone, pairs):
 
 
 def said(client) -> list[str]:
-    return [message["said"] for _, message in client.get_events(cluster_progress.TOPIC)]
+    return [message["said"] for _, message in client.get_events(cluster.TOPIC)]
 
 
 def busy_worker(client) -> int:
@@ -153,8 +153,8 @@ def train_on(address: str) -> int:
     ("change", "undo", "sentence"),
     [
         (
-            "runs.kept, runs.source_hash = runs.source_hash, lambda: 'f' * 64",
-            "runs.source_hash = runs.kept",
+            "provenance.kept, provenance.source_hash = provenance.source_hash, lambda: 'f' * 64",
+            "provenance.source_hash = provenance.kept",
             "has sources ffffffffffff and should have ",
         ),
         (
@@ -168,14 +168,15 @@ def train_on(address: str) -> int:
             "has torch 1.0 and should have 2.",
         ),
         (
-            "runs.kept, runs.source_hash = runs.source_hash, None",
-            "runs.source_hash = runs.kept",
+            "provenance.kept, provenance.source_hash = provenance.source_hash, None",
+            "provenance.source_hash = provenance.kept",
             "can't train: TypeError, ",
         ),
     ],
 )
 def test_a_worker_that_differs_is_refused_before_any_work(here, change, undo, sentence, capsys):
-    forget = "from study.data import training_data\nfrom study.train import runs, same_platform\n"
+    forget = "from study.data import training_data\n"
+    forget += "from study.train import provenance, same_platform\n"
     forget += "same_platform.facts.cache_clear(), training_data._dataset.cache_clear()\n"
     worker = list(here.nthreads())[1]
     here.run(exec, forget + change, {}, workers=[worker])

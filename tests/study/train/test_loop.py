@@ -11,7 +11,7 @@ from bnnlib.binarize import Binarization
 from bnnlib.rounding import Rounding
 from study import recipes
 from study.data.training_data import Images, training_data
-from study.train import build, checkpoints, loop
+from study.train import build, checkpoints, eager, evaluation, loop
 
 SMOKE = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 
@@ -24,7 +24,7 @@ def training():
 def test_squared_hinge_and_its_gradient_equal_their_twin():
     scores = torch.from_numpy(np.resize(twin.SPECIAL, (4, 10)).copy()).requires_grad_()
     labels = torch.tensor([0, 3, 9, 3])
-    loss = loop.squared_hinge(scores, labels)
+    loss = eager.squared_hinge(scores, labels)
     loss.backward()
     expected, gradient = twin.squared_hinge(scores.detach().numpy(), labels.numpy())
     assert loss.item() == pytest.approx(expected, rel=1e-13)
@@ -32,7 +32,7 @@ def test_squared_hinge_and_its_gradient_equal_their_twin():
 
 
 def test_evaluate_counts_every_image_once(monkeypatch):
-    monkeypatch.setattr(loop, "EVALUATION_BATCH", 4)
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 4)
     labels = torch.arange(10)
     scores = torch.eye(10) * 2 - 1  # every class right, each margin met exactly
     scores[7] = scores[8]  # one wrong
@@ -41,7 +41,7 @@ def test_evaluate_counts_every_image_once(monkeypatch):
         def forward(self, x):
             return scores[x]
 
-    loss, error = loop.evaluate(Lookup(), Images(torch.arange(10), labels))
+    loss, error = evaluation.evaluate(Lookup(), Images(torch.arange(10), labels))
     assert error == 10.0
     assert loss == pytest.approx(2 * 2**2 / 100)  # two classes of one image miss by 2
 
@@ -96,7 +96,7 @@ def test_64_images_can_be_learnt_by_heart(training):
 def test_the_test_error_is_that_of_the_best_validation_epoch(training, monkeypatch):
     """Epochs 2 and 3 tie; the latest counts, and its network is the one returned."""
     errors = iter([50.0, 40.0, 40.0, 45.0])
-    weights, real = [], loop.evaluate
+    weights, real = [], evaluation.evaluate
 
     def evaluate(network, split):
         if split is not training.validation:
@@ -104,7 +104,7 @@ def test_the_test_error_is_that_of_the_best_validation_epoch(training, monkeypat
         weights.append(models.binary_layers(network)["3"].weight.detach().clone())
         return 0.5, next(errors)
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
     _, outcome, network = loop.fit(replace(SMOKE, epochs=4), training, seed=0)
     assert outcome["best_epoch"] == 3
     assert torch.equal(models.binary_layers(network)["3"].weight, weights[2])
@@ -116,7 +116,7 @@ def test_the_selected_network_is_evaluated_on_as_many_training_images_as_are_hel
     count = len(training.validation.images)
     assert 0 < count < len(training.train.images)
     seen = Images(training.train.images[:count], training.train.labels[:count])
-    loss, error = loop.evaluate(network, seen)
+    loss, error = evaluation.evaluate(network, seen)
     assert (outcome["selected_train_loss"], outcome["selected_train_error"]) == (loss, error)
 
 
@@ -152,13 +152,13 @@ def test_convnet_history_counts_filters():
 
 def bad_from_step(step: int, monkeypatch):
     """The loss is NaN in one step, counted from 0 over all epochs."""
-    real, steps = loop.squared_hinge, iter(range(1000))
+    real, steps = eager.squared_hinge, iter(range(1000))
 
     def loss(scores, labels):
         return real(scores, labels) * (math.nan if next(steps) == step else 1)
 
-    monkeypatch.setattr(loop, "squared_hinge", loss)
-    monkeypatch.setattr(loop, "evaluate", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr(eager, "squared_hinge", loss)
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_: (0.0, 0.0))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(training, monkeypatch):
@@ -188,7 +188,7 @@ def test_a_latent_weight_that_is_not_finite_stops_the_run_though_no_loss_tells(t
 
 
 def test_a_validation_loss_that_is_not_finite_stops_the_run(training, monkeypatch):
-    monkeypatch.setattr(loop, "evaluate", lambda *_: (math.inf, 0.0))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_: (math.inf, 0.0))
     with pytest.raises(FloatingPointError, match="mnist-theano: validation loss inf after epoch 1"):
         loop.fit(SMOKE, training, seed=0)
 

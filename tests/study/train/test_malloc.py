@@ -31,7 +31,7 @@ def held():
 
 pages()
 before = held()
-with malloc.kept():
+with malloc.keep_freed_memory():
     pages()
     print(pages(), held() - before)
 print(held() - before)
@@ -57,7 +57,7 @@ def test_a_block_is_given_once_within_and_goes_back_at_the_end():
 
 def test_elsewhere_nothing_is_set(monkeypatch):
     monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: object())
-    with malloc.kept():
+    with malloc.keep_freed_memory():
         pass
 
 
@@ -79,7 +79,7 @@ def test_a_network_trains_within(monkeypatch, tmp_path):
         told.append("trained")
         raise Trained
 
-    monkeypatch.setattr(runner.malloc, "kept", kept)
+    monkeypatch.setattr(runner.malloc, "keep_freed_memory", kept)
     monkeypatch.setattr(runner.loop, "fit", trained)
     monkeypatch.setattr(runner.runs, "FRESH", tmp_path)
     with pytest.raises(Trained):

@@ -9,7 +9,7 @@ from study import data, recipes
 from study.data import training_data as inputs
 from study.data.training_data import training_data
 from study.train import __main__ as command
-from study.train import checkpoints, estimate, loop, runner, runs
+from study.train import checkpoints, eager, estimate, evaluation, loop, runner, runs
 
 SMOKE = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 
@@ -34,7 +34,7 @@ def test_a_run_leaves_a_record_and_a_network_that_gives_its_test_error(fresh, tr
     assert record["provenance"]["stand_in"]
     assert record["provenance"]["data"] == training.sha256
     network = network_file.load_network(path.with_suffix(".safetensors"))
-    assert loop.evaluate(network, training.test)[1] == record["test_error"]
+    assert evaluation.evaluate(network, training.test)[1] == record["test_error"]
 
 
 def test_only_seed_0_leaves_a_network_except_where_networks_are_compared(fresh):
@@ -156,7 +156,7 @@ def test_a_record_counts_the_seconds_of_all_parts(fresh, monkeypatch):
     for module in (loop, checkpoints):
         monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(checkpoints, "EVERY", 10)
-    real = loop.squared_hinge
+    real = eager.squared_hinge
 
     def step(seconds, last):
         def loss(scores, labels):
@@ -168,11 +168,11 @@ def test_a_record_counts_the_seconds_of_all_parts(fresh, monkeypatch):
 
         return loss
 
-    monkeypatch.setattr(loop, "squared_hinge", step(4, 115))  # is kept after 12 s, 3 steps
+    monkeypatch.setattr(eager, "squared_hinge", step(4, 115))  # is kept after 12 s, 3 steps
     with pytest.raises(KeyboardInterrupt):
         runner.run(SMOKE, "smoke", 0)
     now[0] = 5000.0
-    monkeypatch.setattr(loop, "squared_hinge", step(1, math.inf))
+    monkeypatch.setattr(eager, "squared_hinge", step(1, math.inf))
     record = runner.run(SMOKE, "smoke", 0)
     assert [entry["seconds"] for entry in record["history"]] == [3 * 4 + 7, 10]
     assert record["provenance"]["seconds"] == 29

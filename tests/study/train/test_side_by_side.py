@@ -114,7 +114,7 @@ def test_an_interrupt_ends_all_processes_and_the_next_call_goes_on(fresh):
 
 
 def test_as_many_processes_as_cores_and_memory_allow(monkeypatch):
-    monkeypatch.setattr(side_by_side, "_free_memory", lambda: 4 * side_by_side.MEMORY)
+    monkeypatch.setattr(side_by_side, "_free_memory", lambda: 4 * side_by_side.WORKER_BYTES)
     assert side_by_side.workers_for(100, 2) == 2
     assert side_by_side.workers_for(100, 64) == 4
     assert side_by_side.workers_for(3, 64) == 3
