@@ -1,5 +1,7 @@
 """The networks that can run on bits: the order of their layers, and the sizes between them."""
 
+import math
+
 from torch import nn
 
 from bnnlib.layers import (
@@ -69,9 +71,11 @@ def _followers(part: nn.Module, allowed: tuple[type, ...]) -> tuple[type, ...]:
 def require_sizes(network: nn.Sequential, shape: tuple[int, ...]) -> None:
     """Raise ValueError, naming the layer, unless the network takes images of this shape.
 
-    shape: (28, 28), or (3, 32, 32) for convolutions. Sides must be even where they are halved.
+    shape: (S, S) or (C, S, S). Sides must be even where they are halved.
     """
-    channels, side = (shape[0], shape[1]) if len(shape) == 3 else (shape[0] * shape[1], 1)
+    first = next(part for part in network if isinstance(part, BINARY))
+    convolved = isinstance(first, BinaryConv2d) and len(shape) == 3
+    channels, side = (shape[0], shape[1]) if convolved else (math.prod(shape), 1)
     for name, part in network.named_children():
         if isinstance(part, MaxPool2x2):
             if side % 2:

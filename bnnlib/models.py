@@ -1,10 +1,11 @@
-"""The paper's two networks and their float twins, from plain arguments.
+"""The paper's two networks and their float twins, from plain arguments, at any size.
 
-Both take uint8 images and return real class scores (the output of a last batch normalization). With
-`Binarization.NONE` a layer is an ordinary one: real weights from Glorot's uniform distribution,
-ReLU activations. With both NONE this is the float twin.
+Both take uint8 images, by default those of MNIST and of CIFAR-10, and return real class scores (the
+output of a last batch normalization). With `Binarization.NONE` a layer is an ordinary one: real
+weights from Glorot's uniform distribution, ReLU activations. With both NONE this is the float twin.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -34,9 +35,12 @@ from bnnlib.normalization import (
 )
 
 CLASSES = 10
-MLP_INPUTS = 28 * 28
+MLP_SIDE = 28
+MLP_INPUTS = MLP_SIDE**2
 CONVNET_CHANNELS = 3
 CONVNET_SIDE = 32
+LARGEST_SIDE = 256
+MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,11 @@ class LayerFactory:
         learned = self.batch_norm is Normalization.EXACT
         return BatchNorm(features).requires_grad_(learned)  # else gamma stays 1 and beta 0
 
-    def last_normalization(self, fan_in: int) -> nn.Module:
+    def last_normalization(self, fan_in: int, classes: int = CLASSES) -> nn.Module:
         """The normalization of the scores."""
         if self.batch_norm is Normalization.SHIFT_CODED:
-            return OrdinaryBatchNorm(CLASSES, self.init)
-        return self.normalization(CLASSES, fan_in)
+            return OrdinaryBatchNorm(classes, self.init)
+        return self.normalization(classes, fan_in)
 
     def activation(self) -> nn.Module:
         if self.activations is Binarization.NONE:
@@ -119,54 +123,94 @@ class LayerFactory:
         return layer
 
 
+def image_shape(network: str, side: int = 0, channels: int = 0) -> tuple[int, ...]:
+    """What an "mlp" or a "convnet" reads; 0: as the paper's. (S, S) for an MLP of grey images,
+    (1, S, S) for a ConvNet of such, (3, S, S) for RGB.
+    """
+    side = side or (CONVNET_SIDE if network == "convnet" else MLP_SIDE)
+    channels = channels or (CONVNET_CHANNELS if network == "convnet" else 1)
+    return (side, side) if network == "mlp" and channels == 1 else (channels, side, side)
+
+
+def require_images(network: str, stages: int, shape: tuple[int, ...], classes: int) -> None:
+    """Raise ValueError, saying what would work, for images or classes that no network here takes.
+
+    stages: a ConvNet's, each of which halves the images; 0 for an MLP.
+    """
+    side, channels = shape[-1], shape[0] if len(shape) == 3 else 1
+    if channels not in (1, 3):
+        raise ValueError(f"images have 1 channel (grey) or 3 (RGB), not {channels}")
+    if side % 2 or not 2 <= side <= LARGEST_SIDE:
+        raise ValueError(f"images have an even side from 2 to {LARGEST_SIDE} pixels, not {side}")
+    if not 2 <= classes <= MOST_CLASSES:
+        raise ValueError(f"networks tell 2 to {MOST_CLASSES} classes apart, not {classes}")
+    if network == "convnet" and side % 2**stages:
+        most = (side & -side).bit_length() - 1  # halvings until the side is odd
+        raise ValueError(
+            f"each stage halves the images: a side of {side} pixels can be halved {most} times, "
+            f"not {stages}; take at most {most} stages or a side that is a multiple of {2**stages}"
+        )
+
+
 def mlp(
     factory: LayerFactory,
     hidden: tuple[int, ...],
     input_dropout: float = 0.0,
     hidden_dropout: float = 0.0,
+    inputs: int = MLP_INPUTS,
+    classes: int = CLASSES,
 ) -> nn.Sequential:
     """MNIST network (mnist.py:128-170): images (B, 28, 28) uint8 -> scores (B, 10).
 
     Each hidden layer is linear, batch norm, binarize, dropout; the last is linear, batch norm.
+    Other images have `inputs` numbers each.
     """
     layers = [ScaleInput(), nn.Flatten(), factory.dropout(input_dropout)]
-    inputs = InputValues.REAL  # pixels
-    for fan_in, fan_out in pairwise((MLP_INPUTS, *hidden)):
-        layers.append(factory.linear(fan_in, fan_out, inputs))
+    values = InputValues.REAL  # pixels
+    for fan_in, fan_out in pairwise((inputs, *hidden)):
+        layers.append(factory.linear(fan_in, fan_out, values))
         layers.append(factory.normalization(fan_out, fan_in))
         layers.append(factory.activation())
         layers.append(factory.dropout(hidden_dropout))
-        inputs = factory.hidden_inputs(hidden_dropout)
-    layers.append(factory.linear(hidden[-1], CLASSES, inputs))
-    layers.append(factory.last_normalization(hidden[-1]))
+        values = factory.hidden_inputs(hidden_dropout)
+    layers.append(factory.linear(hidden[-1], classes, values))
+    layers.append(factory.last_normalization(hidden[-1], classes))
     return nn.Sequential(*layers)
 
 
-def convnet(factory: LayerFactory, filters: tuple[int, ...], dense: int) -> nn.Sequential:
+def convnet(
+    factory: LayerFactory,
+    filters: tuple[int, ...],
+    dense: int,
+    channels: int = CONVNET_CHANNELS,
+    side: int = CONVNET_SIDE,
+    classes: int = CLASSES,
+) -> nn.Sequential:
     """CIFAR-10 network (cifar10.py:117-297): images (B, 3, 32, 32) uint8 -> scores (B, 10).
 
     For each entry of `filters` two 3x3 convolutions, the second followed by 2x2 max pooling; then
     two dense layers of `dense` units, then the scores. The order is convolve, pool, normalize,
-    binarize.
+    binarize. Other images are (B, channels, side, side).
     """
     layers: list[nn.Module] = [ScaleInput()]
     inputs = InputValues.REAL  # pixels
     signs = factory.hidden_inputs()
-    for channels, width in pairwise((CONVNET_CHANNELS, *filters)):
-        layers.append(factory.conv(channels, width, inputs))
-        layers.append(factory.normalization(width, 9 * channels, spatial=True))
+    for fan_in, width in pairwise((channels, *filters)):
+        layers.append(factory.conv(fan_in, width, inputs))
+        layers.append(factory.normalization(width, 9 * fan_in, spatial=True))
         layers.append(factory.activation())
         layers += [factory.conv(width, width, signs), MaxPool2x2()]
         layers.append(factory.normalization(width, 9 * width, spatial=True))
         layers.append(factory.activation())
         inputs = signs
     layers.append(nn.Flatten())
-    side = CONVNET_SIDE >> len(filters)
-    for fan_in, fan_out in pairwise((filters[-1] * side * side, dense, dense)):
+    left = side >> len(filters)
+    for fan_in, fan_out in pairwise((filters[-1] * left * left, dense, dense)):
         layers.append(factory.linear(fan_in, fan_out, signs))
         layers.append(factory.normalization(fan_out, fan_in))
         layers.append(factory.activation())
-    layers += [factory.linear(dense, CLASSES, signs), factory.last_normalization(dense)]
+    layers.append(factory.linear(dense, classes, signs))
+    layers.append(factory.last_normalization(dense, classes))
     return nn.Sequential(*layers)
 
 
@@ -177,11 +221,19 @@ def build(
     dense: int,
     input_dropout: float = 0.0,
     hidden_dropout: float = 0.0,
+    side: int = 0,
+    channels: int = 0,
+    classes: int = CLASSES,
 ) -> nn.Sequential:
-    """The network that a recipe's fields of these names describe."""
+    """The network that a recipe's fields of these names describe; a side or channels of 0: those of
+    the paper's network. Raises ValueError as `require_images` does.
+    """
+    shape = image_shape(network, side, channels)
+    require_images(network, len(hidden) if network == "convnet" else 0, shape, classes)
     if network == "convnet":
-        return convnet(factory, hidden, dense)
-    return mlp(factory, hidden, input_dropout, hidden_dropout)
+        return convnet(factory, hidden, dense, shape[0], shape[-1], classes)
+    inputs = math.prod(shape)
+    return mlp(factory, hidden, input_dropout, hidden_dropout, inputs, classes)
 
 
 def binary_layers(network: nn.Module) -> dict[str, BinaryLayer]:

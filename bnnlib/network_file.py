@@ -1,6 +1,8 @@
 """The network file: a binarized network's sign bits, batch norm and input scaling (safetensors)."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -11,7 +13,27 @@ from torch import Tensor, nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Normalization
-from bnnlib.models import LayerFactory, binary_layers, build
+from bnnlib.models import CLASSES, LayerFactory, binary_layers, build, image_shape, require_images
+
+DAMAGE = (safetensors.SafetensorError, LookupError, TypeError, ValueError, RuntimeError)
+DAMAGE += (AttributeError, OverflowError, RecursionError)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a network file says beside its numbers."""
+
+    shape: tuple[int, ...]  # of an image: (S, S), (1, S, S) or (3, S, S)
+    labels: tuple[str, ...]  # a name a class; "0", "1", ... in older files
+    dataset: str  # what it was trained on, such as "mnist"; "" in older files
+    error: float | None = None  # on test images, in %; None where the file doesn't say
+    tested: int = 0  # how many test images
+    record: str = ""  # the run that made it
+
+    @property
+    def reads_digits(self) -> bool:
+        """Whether pictures have to be brought into MNIST's form."""
+        return self.shape == (28, 28) and self.dataset in ("mnist", "")
 
 
 def pack_bits(bits: Tensor) -> Tensor:
@@ -27,11 +49,23 @@ def unpack_bits(packed: Tensor, length: int) -> Tensor:
     return bits.flatten(1)[:, :length].bool()
 
 
-def save_network(network: nn.Sequential, shape: dict) -> bytes:
+def trained_on(
+    dataset: str,
+    labels: Sequence[str],
+    error: float | None = None,
+    tested: int = 0,
+    record: str = "",
+) -> dict:
+    """What a network file keeps of its training, in the words of `About`."""
+    told = {"dataset": dataset, "labels": list(labels)}
+    return told | {"error": error, "tested": tested, "record": record}
+
+
+def save_network(network: nn.Sequential, shape: dict, trained: dict | None = None) -> bytes:
     """The network file of a binarized network, as bytes (safetensors).
 
     Sign bits of each binary layer, packed by output row; biases, batch norm and input scaling as
-    they are. `shape`: the recipe's `file_shape`.
+    they are. `shape`: the recipe's `file_shape`. trained: what `trained_on` returns.
     Raises ValueError for a network with real weights, and for a NaN among those of a binary layer.
     """
     layers = binary_layers(network)
@@ -42,30 +76,96 @@ def save_network(network: nn.Sequential, shape: dict) -> bytes:
         if layer.weight.isnan().any():
             raise ValueError(f"a weight of layer {name} is a NaN, which has no sign to be kept")
         tensors[f"{name}.weight"] = pack_bits(tensors[f"{name}.weight"].flatten(1) >= 0)
-    return safetensors.torch.save(tensors, {"shape": json.dumps(shape, sort_keys=True)})
+    metadata = {"shape": json.dumps(shape, sort_keys=True)}
+    if trained:
+        metadata["trained_on"] = json.dumps(trained, sort_keys=True)
+    return _serialized(tensors, metadata)
 
 
-def load_network(path: str | Path) -> nn.Sequential:
-    """Read a network file. Weights come back as +-1; returned in evaluation mode, on the CPU.
+def with_training(content: bytes, trained: dict) -> bytes:
+    """A network file with what `trained_on` returns written, or written anew, into its metadata."""
+    told = {"trained_on": json.dumps(trained, sort_keys=True)}
+    return _serialized(safetensors.torch.load(content), _metadata(content) | told)
 
-    Raises ValueError, in one sentence, if the file is damaged or holds another kind of network.
+
+def _serialized(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file with its metadata by name; the package itself writes them in any order."""
+    content = safetensors.torch.save(tensors, metadata)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def load_network(source: str | Path | bytes) -> nn.Sequential:
+    """Read a network file, by its path or as bytes. Weights come back as +-1; returned in
+    evaluation mode, on the CPU.
+
+    Raises ValueError, in one sentence, if the file is damaged or holds another kind of network, and
+    OSError where there is none.
     """
-    path = Path(path)
+    content = _content(source)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            shape = json.loads(file.metadata()["shape"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        network = _from_shape(shape, tensors)
+        tensors = safetensors.torch.load(content)
+        network = _from_shape(json.loads(_metadata(content)["shape"]), tensors)
         _require_tensors_of(network, tensors)
         network.to_empty(device="cpu")
         for name, layer in binary_layers(network).items():
             bits = unpack_bits(tensors[f"{name}.weight"], layer.weight[0].numel())
             tensors[f"{name}.weight"] = torch.where(bits, 1.0, -1.0).view_as(layer.weight)
         network.load_state_dict(tensors)
-    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]  # torch has more lines, of its own
-        raise ValueError(f"{path.name} is no intact network file: {reason}") from error
+    except DAMAGE as error:
+        raise _damaged(source, error) from error
     return network.eval()
+
+
+def about(source: str | Path | bytes) -> About:
+    """What a network file says beside its numbers. Raises as `load_network` does."""
+    content = _content(source)
+    try:
+        metadata = _metadata(content)
+        shape = json.loads(metadata["shape"])
+        images = image_shape(shape["network"], shape.get("side", 0), shape.get("channels", 0))
+        classes = shape.get("classes", CLASSES)
+        require_images(shape["network"], 0, images, classes)
+        told = json.loads(metadata.get("trained_on", '{"dataset": "", "labels": []}'))
+        labels = told["labels"] or list(map(str, range(classes)))
+        if len(labels) != classes:
+            raise ValueError(f"it names {len(labels)} of {classes} classes")
+        error, record = told.get("error"), _one_line(told.get("record", ""))
+        named = tuple(map(_one_line, labels)), _one_line(told["dataset"])
+        error = None if error is None else float(error)
+        return About(images, *named, error, int(told.get("tested", 0)), record)
+    except DAMAGE as error:
+        raise _damaged(source, error) from error
+
+
+def name_of(source: str | Path | bytes) -> str:
+    """What messages call a network file."""
+    return "network" if isinstance(source, bytes) else Path(source).name
+
+
+def _content(source: str | Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else Path(source).read_bytes()
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """safetensors: eight bytes say how long the JSON is that follows them."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length])["__metadata__"]
+
+
+def _one_line(text: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"a name is {text!r}")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _damaged(source: str | Path | bytes, error: Exception) -> ValueError:
+    reason = str(error).partition("\n")[0]  # torch has more lines, of its own
+    return ValueError(f"{name_of(source)} is no intact network file: {reason}")
 
 
 def _from_shape(shape: dict, tensors: dict[str, Tensor]) -> nn.Sequential:
@@ -91,7 +191,8 @@ def _from_shape(shape: dict, tensors: dict[str, Tensor]) -> nn.Sequential:
         batch_norm=batch_norm,
     )
     with torch.device("meta"):
-        return build(factory, shape["network"], tuple(shape["hidden"]), shape["dense"])
+        sizes = {name: shape[name] for name in ("side", "channels", "classes") if name in shape}
+        return build(factory, shape["network"], tuple(shape["hidden"]), shape["dense"], **sizes)
 
 
 def _require_tensors_of(network: nn.Sequential, tensors: dict[str, Tensor]) -> None:

@@ -19,24 +19,25 @@ from torch import Tensor, nn
 from bnnlib.folding import Block, blocks, fold, reads_pixels
 from bnnlib.layer_order import require_sizes
 from bnnlib.layers import ScaleInput
-from bnnlib.models import CONVNET_CHANNELS, CONVNET_SIDE
-from bnnlib.network_file import load_network
+from bnnlib.models import image_shape
+from bnnlib.network_file import about, load_network, name_of
 from bnnlib.packed_layers import ByteInput, PackedLayer, PixelInput, RealInput, Scores
 from bnnlib.xnor import pack_signs, pack_weights
 
 # Bytes that first layers read or write at once: small beside a machine's memory, yet 20,000 MNIST
 # or 256 CIFAR-10 images, enough to keep all processors busy
 CHUNK_BYTES = 2**24
-DIGITS = (28, 28)
-PICTURES = (CONVNET_CHANNELS, CONVNET_SIDE, CONVNET_SIDE)
+DIGITS = image_shape("mlp")  # as the paper's networks read them
+PICTURES = image_shape("convnet")
 
 
 @dataclass(frozen=True, eq=False)
 class PackedNetwork:
-    """Images (B, *shape) -> scores (B, 10) float32; made by `pack` or `load`, for one device.
+    """Images (B, *shape) -> scores (B, classes) float32; made by `pack` or `load`, for one device.
 
-    Shape is (28, 28) or (3, 32, 32). Images are uint8 pixels, or for networks trained on whitened
-    or contrast-normalized images float32, normalized likewise: `first.dtype`.
+    Shape is (28, 28) or (3, 32, 32), or what the network was made for. Images are uint8 pixels, or
+    for networks trained on whitened or contrast-normalized images float32, normalized likewise:
+    `first.dtype`.
     """
 
     shape: tuple[int, ...]
@@ -96,8 +97,10 @@ class PackedNetwork:
             )
 
 
-def pack(network: nn.Sequential) -> PackedNetwork:
+def pack(network: nn.Sequential, shape: tuple[int, ...] | None = None) -> PackedNetwork:
     """The network, as `models.build` makes it, on bits; for the device that it is on.
+
+    shape: of an image, (H, W) or (C, H, W); None: (28, 28), or (3, 32, 32) for convolutions.
 
     A copy: what later happens to `network` does not reach it. It computes what `folding.reference`
     does, every hidden bit and score; what `network` does in evaluation mode, but for rounding.
@@ -106,7 +109,8 @@ def pack(network: nn.Sequential) -> PackedNetwork:
     the layer, for an order or sizes that packed networks don't have.
     """
     parts = blocks(network)
-    shape = DIGITS if parts[0].signs.dim() == 2 else PICTURES
+    convolved = parts[0].signs.dim() == 4
+    shape = shape or (PICTURES if convolved else DIGITS)
     require_sizes(network, shape)
     hidden = list(pairwise((None, *parts)))[:-1]
     blank = torch.zeros(1, *shape, dtype=torch.uint8, device=parts[0].bias.device)
@@ -115,7 +119,7 @@ def pack(network: nn.Sequential) -> PackedNetwork:
         hidden = hidden[1:]
         largest = first(blank).nbytes
     elif reads_pixels(network):
-        first = PixelInput()
+        first = PixelInput(convolved)
         largest = first(blank).nbytes
     else:
         first = RealInput(*_scaling(network[0]), parts[0])
@@ -163,18 +167,20 @@ def _packed_layer(before: Block | None, block: Block) -> PackedLayer:
     return PackedLayer(packed, thresholds, block.pooled, mask)
 
 
-def load(path: str | Path, device: str = "cpu") -> PackedNetwork:
-    """Read a network file (`network_file.save_network`) and pack it for a device.
+def load(source: str | Path | bytes, device: str = "cpu") -> PackedNetwork:
+    """Read a network file (`network_file.save_network`), by its path or as bytes, and pack it for a
+    device.
 
     Raises ValueError, in one sentence, for a damaged file or a network that cannot be packed, and
     OSError where there is none.
     """
-    path = require_file(path)
-    network = load_network(path).to(device)
+    if not isinstance(source, bytes):
+        require_file(source)
+    network, shape = load_network(source).to(device), about(source).shape
     try:
-        return pack(network)
+        return pack(network, shape)
     except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+        raise ValueError(f"{name_of(source)}: {error}") from error
 
 
 def require_file(path: str | Path) -> Path:

@@ -27,10 +27,11 @@ from bnnlib.xnor import (
 class PixelInput:
     """uint8 images -> their bit planes, which the first packed layer reads."""
 
+    convolved: bool
     dtype = torch.uint8
 
     def __call__(self, images: Tensor) -> Tensor:
-        return pack_planes(images.movedim(1, -1) if images.dim() == 4 else images.flatten(1))
+        return pack_planes(images.movedim(1, -1) if self.convolved else images.flatten(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +39,13 @@ class ByteInput:
     """uint8 images -> words: the first layer by a GPU's int8 product, faster there than on planes.
 
     A pixel counts as 2 p - 255 = 2 (p - 128) + 1, and p - 128 is an int8. So weights are doubled,
-    and the sum of their signs is added: for images by a fourth channel of ones, which the border
-    does not have. Sums are int32, exact.
+    and the sum of their signs is added: for images by one more channel of ones, which the
+    border does not have. Sums are int32, exact.
     """
 
     weights: Tensor  # (N, K) int8, filled up with zeros
     thresholds: Tensor  # (N,) int32
+    convolved: bool
     dtype = torch.uint8
 
     @staticmethod
@@ -61,18 +63,18 @@ class ByteInput:
             weights = 2 * signs
             exact = thresholds.long() - total[:, 0].long()
             thresholds = exact.clamp(-(2**31), 2**31 - 1).int()
-        return ByteInput(int8_columns(weights.to(torch.int8)), thresholds)
+        return ByteInput(int8_columns(weights.to(torch.int8)), thresholds, signs.dim() == 4)
 
     def __call__(self, images: Tensor) -> Tensor:
         from bnnlib.kernels.int8 import int8_matmul, int8_rows
 
         numbers = (images ^ 128).view(torch.int8)
-        rows = numbers.flatten(1) if images.dim() == 3 else _patches(numbers)
+        rows = _patches(numbers) if self.convolved else numbers.flatten(1)
         columns = self.weights.shape[1]
         rows = F.pad(rows, (0, columns - rows.shape[1])) if rows.shape[1] < columns else rows
         sums = int8_matmul(int8_rows(rows), self.weights)[: len(rows), : len(self.thresholds)]
         words = pack_signs((sums >= self.thresholds).to(torch.int8) - 1)
-        return words if images.dim() == 3 else words.unflatten(0, (len(images), *images.shape[2:]))
+        return words.unflatten(0, (len(images), *images.shape[2:])) if self.convolved else words
 
 
 def _patches(x: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ class PackedLayer:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The last layer: words -> (B, 10) float32."""
+    """The last layer: words -> (B, classes) float32."""
 
     weights: PackedWeights
     bias: Tensor

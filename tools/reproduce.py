@@ -16,7 +16,7 @@ from bnnlib.files import print_anywhere
 from study import ROOT, bench, data
 from study.recipes.recipe import Recipe
 from study.train import runner, runs, side_by_side
-from tools import answers, run_notebooks, scale, site, summary
+from tools import answers, cards, run_notebooks, scale, site, summary
 from tools.collect import superseded
 from tools.files import only_one, replace_all
 from tools.findings import own_rows
@@ -118,6 +118,7 @@ def sum_up(making: Making) -> None:
     if making.committed:
         for path in superseded(making.results / "models"):
             path.unlink()
+        cards.write(making.results / "models", making.results / "runs")
     site.build(making.results)
     committed = summary.rows(summary.load(site.COMMITTED))
     mine = committed if making.committed else own_rows(making.results, site.COMMITTED)

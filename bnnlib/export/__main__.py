@@ -1,9 +1,13 @@
-"""Write a network file in another form: python -m bnnlib.export MODEL --c [--output FILE]."""
+"""Write a network file in another form: python -m bnnlib.export MODEL --c [--output FILE].
+
+A model card is written beside it.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
+from bnnlib.cards import card
 from bnnlib.export import c, js, network
 from bnnlib.files import atomic_write
 
@@ -30,12 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
     target = options.output or Path(options.model.stem + SUFFIXES[options.form])
     try:
         made = content(options.form, network.read(options.model))
-        with atomic_write(target) as file:
-            file.write(made)
+        described = card(options.model, options.form).encode()
+        for path, written in {target: made, target.with_suffix(".md"): described}.items():
+            with atomic_write(path) as file:
+                file.write(written)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{target}: {len(made):,} bytes")
+    print(f"{target}: {len(made):,} bytes, its model card {target.with_suffix('.md')}")
     return 0
 
 

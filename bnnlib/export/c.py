@@ -69,6 +69,7 @@ def _places(network: SignNetwork) -> list[_Place]:
 def _sizes(network: SignNetwork) -> Iterator[str]:
     """Define the sizes, and where each hidden layer's bits begin."""
     yield f"#define BNN_INPUTS {network.inputs}"
+    yield f"#define BNN_IMAGE_CHANNELS {network.shape[0] if len(network.shape) == 3 else 1}"
     begin = "0"
     for place in _places(network):
         yield f"#define BNN_AT_{place.number} {begin}"

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.folding import PIXEL, Block, blocks, fold, reads_pixels
-from bnnlib.network_file import load_network
+from bnnlib.layer_order import require_sizes
+from bnnlib.network_file import about, load_network
 from bnnlib.packed import DIGITS, PICTURES
 
 
@@ -80,13 +81,15 @@ def read(path: str | Path) -> SignNetwork:
         raise FileNotFoundError(f"{path} is no file")
     network = load_network(path)
     try:
-        return convert(network, path.stem)
+        return convert(network, path.stem, about(path).shape)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def convert(network: nn.Sequential, name: str) -> SignNetwork:
-    """The integers of a network as `models.build` makes it.
+def convert(
+    network: nn.Sequential, name: str, shape: tuple[int, ...] | None = None
+) -> SignNetwork:
+    """The integers of a network as `models.build` makes it; `shape`: an image's, as `pack` has it.
 
     Raises ValueError for inputs that aren't pixels scaled to [-1, 1], and as `blocks` does.
     """
@@ -94,7 +97,8 @@ def convert(network: nn.Sequential, name: str) -> SignNetwork:
     if not reads_pixels(network):
         raise ValueError("only networks that read uint8 pixels, scaled to [-1, 1], can be exported")
     printed = "".join(letter if letter.isprintable() else "?" for letter in name)
-    shape = DIGITS if hidden[0].signs.dim() == 2 else PICTURES
+    shape = shape or (DIGITS if hidden[0].signs.dim() == 2 else PICTURES)
+    require_sizes(network, shape)
     return SignNetwork(printed, shape, tuple(map(_hidden, hidden)), _last(last))
 
 
@@ -123,7 +127,7 @@ def pack_rows(signs: np.ndarray, word: int) -> np.ndarray:
 
 
 def inside(network: SignNetwork, pictures: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pictures (B, inputs) uint8 -> each hidden layer's bits, and scores (B, 10) float32.
+    """Pictures (B, inputs) uint8 -> each hidden layer's bits, and scores (B, classes) float32.
 
     Bits are (B, N) or (B, N, H, W) bool, pooled. An export must compute the same; this does it
     without packing. Sums are exact, since float64 holds them.
@@ -134,7 +138,7 @@ def inside(network: SignNetwork, pictures: np.ndarray) -> tuple[list[np.ndarray]
         bits.append(_bits(x, layer))
         x = torch.where(bits[-1], 1.0, -1.0).double()
     k = network.last.signs.shape[1]
-    differing = ((k - _sums(x, network.last.signs)) / 2).long().numpy()  # (B, 10)
+    differing = ((k - _sums(x, network.last.signs)) / 2).long().numpy()  # (B, N)
     scores = np.take_along_axis(network.last.scores.T, differing, axis=0)
     return [each.numpy() for each in bits], scores
 

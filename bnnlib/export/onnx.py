@@ -16,6 +16,7 @@ from bnnlib.folding import PIXEL
 OPSET = 18  # the first with BitwiseAnd
 IR_VERSION = 9  # what runtimes of that time read
 BYTE = 8
+EXACT = 2**24  # up to here float32 holds every integer
 
 
 class _Graph:
@@ -37,11 +38,15 @@ class _Graph:
 
 
 def model(network: SignNetwork) -> onnx.ModelProto:
-    """A model of `pixels` (batch, *shape) uint8 -> `scores` (batch, 10) float32.
+    """A model of `pixels` (batch, *shape) uint8 -> `scores` (batch, classes) float32.
 
     A second output, `class`, is (batch,) int64. Inside, `bits_1`, `bits_2`, ... are the hidden
-    layers' signs, float32 +-1.
+    layers' signs, float32 +-1. Raises ValueError where a first layer's sums are larger than float32
+    holds exactly.
     """
+    terms = network.hidden[0].signs[0].size
+    if terms * PIXEL >= EXACT:
+        raise ValueError(f"{network.name} sums {terms} pixels, too many to be exact in float32")
     graph = _Graph()
     _store_constants(graph)
     x = _integers(graph)
@@ -50,8 +55,9 @@ def model(network: SignNetwork) -> onnx.ModelProto:
     _scores(graph, x, network)
     shape = ["batch", *network.shape]
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)
+    classes = len(network.last.signs)
     outputs = [
-        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 10]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", classes]),
         helper.make_tensor_value_info("class", TensorProto.INT64, ["batch"]),
     ]
     made = helper.make_graph(graph.nodes, network.name, [pixels], outputs, graph.stored)

@@ -134,7 +134,7 @@ static inline int beyond(int y, int x, int side)
 static inline void first_convolution(int side, const uint8_t *pixels, const bnn_word *rows,
                                      const int32_t *thresholds, int units, bnn_word *bits)
 {
-    enum { CHANNELS = 3, PLACES = 9 * CHANNELS };
+    enum { PLACES = 9 * BNN_IMAGE_CHANNELS };
     for (int at = 0; at < side * side; at++) {
         bnn_word planes[8 * WORDS(PLACES)] = {0}, inside[WORDS(PLACES)] = {0};
         int terms = 0;

@@ -23,6 +23,10 @@ from study.data import copies, sources, store, synthetic
 DATASETS = ("mnist", "cifar10", "svhn", "svhn-no-extra", "svhn-part")
 VALIDATION = {"mnist": 10_000, "cifar10": 5_000, "svhn": 6_000, "svhn-no-extra": 4_000}
 VALIDATION["svhn-part"] = 1_000
+DIGIT_NAMES = tuple("0123456789")
+CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer")
+CIFAR10_NAMES += ("dog", "frog", "horse", "ship", "truck")
+LABELS = {name: CIFAR10_NAMES if name == "cifar10" else DIGIT_NAMES for name in DATASETS}
 SVHN_DRAWN = (2_000, 500)  # the most that is drawn of its stand-in: all would take minutes
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNAVAILABLE = 3  # exit status of `python -m study.data` for DataUnavailable alone

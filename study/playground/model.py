@@ -6,49 +6,17 @@ Nothing here knows a browser: `study.playground.canvas` and `study.playground.tr
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from bnnlib.binarize import Binarization
 from bnnlib.optim import Clip, Multiplier
 from bnnlib.packed import PackedNetwork
 from bnnlib.packed_layers import ByteInput, PixelInput
+from bnnlib.pictures import BOX, CENTRE, SIDE, as_mnist  # noqa: F401 - what notebooks need
 from bnnlib.xnor import xnor_matmul
 from study.bench.timing import seconds_of
 from study.recipes.recipe import Recipe
-
-SIDE = 28
-BOX = 20
-CENTRE = 14  # of MNIST's pictures, in pixels; where the centre of mass lies
-
-
-def as_mnist(drawing: np.ndarray) -> np.ndarray:
-    """A drawing (H, W) uint8, bright on 0 -> (28, 28) uint8, made as MNIST's digits were.
-
-    The ink is scaled to fit a box of 20 x 20 pixels, its proportions kept and each pixel the mean
-    of what it covers, and moved by whole pixels until its centre of mass is in the middle of 28 x
-    28; no farther than all of it is inside. A drawing without ink stays black. Columns are scaled
-    before rows, whichever way Pillow would choose: the page's engine rounds in the same order.
-    """
-    rows, columns = np.flatnonzero(drawing.any(1)), np.flatnonzero(drawing.any(0))
-    field = np.zeros((SIDE, SIDE), np.uint8)
-    if not len(rows):
-        return field
-    ink = drawing[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = (max(1, round(BOX * side / max(ink.shape))) for side in ink.shape)
-    narrow = Image.fromarray(ink).resize((width, len(ink)), Image.Resampling.BOX)
-    digit = np.asarray(narrow.resize((width, height), Image.Resampling.BOX))
-    top, left = _first(digit.sum(1)), _first(digit.sum(0))
-    field[top : top + height, left : left + width] = digit
-    return field
-
-
-def _first(ink: np.ndarray) -> int:
-    """First of the rows, or columns, with so much ink, chosen so that their mean is at CENTRE."""
-    mean = (ink @ np.arange(len(ink))) / max(1, ink.sum())
-    return min(max(0, round(CENTRE - mean)), SIDE - len(ink))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Initialization, Normalization
+from bnnlib.models import CLASSES, image_shape, require_images
 from bnnlib.optim import Clip, Multiplier
 from bnnlib.rounding import Rounding
 from bnnlib.rules import Rule
@@ -52,6 +53,9 @@ class Recipe:
     latent_bits: int = 0  # in which latent weights are kept between updates; 0: float32
     gradient_bits: int = 0  # of the gradients of binary weights, scaled by layer; 0: float32
     rounding: Rounding = Rounding.NEAREST  # to those bits
+    side: int = 0  # of square images, in pixels; 0: 28 for an MLP, 32 for a ConvNet
+    channels: int = 0  # 1 or 3; 0: 1 for an MLP, 3 for a ConvNet
+    classes: int = CLASSES
 
     def __post_init__(self):
         _check_network(self)
@@ -72,10 +76,20 @@ def _check_network(recipe: Recipe) -> None:
     _require(recipe, "network", recipe.network in ("mlp", "convnet"), "must be mlp or convnet")
     _require(recipe, "hidden", positive, "must be positive")
     _require(recipe, "dense", (recipe.dense > 0) == (recipe.network == "convnet"), "is for convnet")
+    _check_images(recipe)
     for name in ("input_dropout", "hidden_dropout"):
         rate = getattr(recipe, name)
         _require(recipe, name, 0 <= rate < 1, "must lie in [0, 1)")
         _require(recipe, name, rate == 0 or recipe.network == "mlp", "is for mlp")
+
+
+def _check_images(recipe: Recipe) -> None:
+    shape = image_shape(recipe.network, recipe.side, recipe.channels)
+    stages = len(recipe.hidden) if recipe.network == "convnet" else 0
+    try:
+        require_images(recipe.network, stages, shape, recipe.classes)
+    except ValueError as error:
+        raise ValueError(f"recipe {recipe.name}: {error}") from error
 
 
 def _check_training(recipe: Recipe) -> None:

@@ -35,6 +35,9 @@ def build_network(recipe: Recipe, seed: int, device: str = "cpu") -> nn.Sequenti
         dense=recipe.dense,
         input_dropout=recipe.input_dropout,
         hidden_dropout=recipe.hidden_dropout,
+        side=recipe.side,
+        channels=recipe.channels,
+        classes=recipe.classes,
     )
     return on_device(network, device)
 
@@ -56,6 +59,7 @@ def noise_generator(network: nn.Module) -> Generator | None:
 def file_shape(recipe: Recipe) -> dict:
     """Fields of a recipe for a network file, so that `load_network` can build the network."""
     names = ("network", "hidden", "dense", "activations", "batch_norm")
+    names += ("side", "channels", "classes")
     return {name: value for name, value in asdict(recipe).items() if name in names}
 
 

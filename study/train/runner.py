@@ -43,13 +43,21 @@ FIRST = (
 FAILURES = (ValueError, OSError, FloatingPointError, data.DataUnavailable)
 
 
-def run(recipe: Recipe, profile: str, seed: int, device: str = "cpu") -> dict:
+def run(
+    recipe: Recipe,
+    profile: str,
+    seed: int,
+    device: str = "cpu",
+    training: TrainingData | None = None,
+) -> dict:
     """One run's record: read from build/runs if the present sources and data made it, else made.
+
+    training: what to train on, on that device, in place of the recipe's data set.
 
     A run that was interrupted goes on from its last checkpoint. Several processes make it together
     in one folder; the first one writes. Raises ValueError where they do not find the same there.
     """
-    training = training_data(recipe, profile, device)
+    training = training or training_data(recipe, profile, device)
     path = runs.fresh_path(recipe, device, seed)
     path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
     finished = is_finished(path, profile, training.sha256)
@@ -113,7 +121,8 @@ def _keep_network(network: nn.Sequential, recipe: Recipe, seed: int, path: Path)
     """Seed 0 alone leaves its network, but where networks are compared."""
     kept = seed == 0 or recipe.name in {compared.name for compared in recipes.CODES}
     if kept and recipe.epochs > 1 and models.binary_layers(network):
-        runs.write_atomic(path, network_file.save_network(network, build.file_shape(recipe)))
+        told = network_file.trained_on(recipe.dataset, data.LABELS.get(recipe.dataset, ()))
+        runs.write_atomic(path, network_file.save_network(network, build.file_shape(recipe), told))
 
 
 def _checkpoint(path: Path) -> Path:

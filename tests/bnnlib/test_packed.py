@@ -1,14 +1,9 @@
 import json
 import re
-import runpy
-import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
 from random_networks import DENSE, images, random_network, shuffle_values
 
 from bnnlib import classify, packed, packed_layers
@@ -319,72 +314,6 @@ def test_images_of_another_kind_are_refused_with_both_kinds_named(shape, dtype):
             use(wrong)
         assert "(B, 28, 28) of torch.uint8" in str(refusal.value)
         assert f"{shape} of {dtype}" in str(refusal.value)
-
-
-def written(path, pixels, **options):
-    Image.fromarray(np.asarray(pixels)).save(path, **options)
-    return str(path)
-
-
-@pytest.mark.parametrize("network", ["mlp", "convnet"])
-def test_the_command_classifies_pictures(network, tmp_path, capsys):
-    built = random_network(network, SHAPES[network][0], EXACT)
-    model = str(saved(tmp_path, built, SHAPES[network][0]))
-    name = "mnist" if network == "mlp" else "cifar10"
-    x = torch.tensor(data.stand_in(name, train=1, test=3).test_images)
-    pictures = x if network == "mlp" else x.movedim(1, -1)
-    paths = [written(tmp_path / f"{i}.png", picture) for i, picture in enumerate(pictures)]
-    assert classify.main([model, *paths]) == 0
-    best = packed.load(model)(x).max(1)
-    assert capsys.readouterr().out.splitlines() == [
-        f"{path}: class {place}, score {score:.3f}"
-        for path, score, place in zip(paths, *map(torch.Tensor.tolist, best), strict=True)
-    ]
-
-
-def test_the_command_goes_on_behind_a_bad_picture(tmp_path, capsys):
-    model = str(saved(tmp_path, random_network("mlp", (8,), EXACT), (8,)))
-    large = written(tmp_path / "large.png", np.zeros((56, 84), np.uint8))
-    deep = written(tmp_path / "deep.png", np.zeros((28, 28), np.uint16))
-    (tmp_path / "text.png").write_text("no picture")
-    (tmp_path / "cut.png").write_bytes(Path(large).read_bytes()[:60])
-    text, cut, absent = (str(tmp_path / f"{name}.png") for name in ("text", "cut", "absent"))
-    assert classify.main([model, text, cut, absent, deep, large]) == 1
-    printed = capsys.readouterr()
-    assert printed.out.startswith(f"{large}: class ")
-    assert printed.out.endswith("(resized from 84x56)\n") and printed.out.count("\n") == 1
-    lines = printed.err.splitlines()
-    assert len(lines) == 4 and all(line.startswith("error: ") for line in lines)
-    assert all(path in line for path, line in zip([text, cut, absent, deep], lines, strict=True))
-    assert "8 bits" in lines[3]
-
-
-def test_pictures_become_what_a_network_reads(tmp_path):
-    drawn = np.zeros((28, 28, 4), np.uint8)
-    drawn[:14, :, :] = 255  # white strokes
-    drawn[14:, :, :3] = 255  # transparent, though white underneath
-    digit, note = classify.read_image(written(tmp_path / "digit.png", drawn), (28, 28))
-    assert note == "" and digit.dtype == torch.uint8 and digit.shape == (1, 28, 28)
-    assert digit.float().mean((0, 2)).tolist() == [255.0] * 14 + [0.0] * 14
-    colours = np.zeros((32, 32, 3), np.uint8)
-    colours[:, :, 0], colours[0, :, 2] = 200, 9
-    picture, _ = classify.read_image(written(tmp_path / "colours.png", colours), (3, 32, 32))
-    assert torch.equal(picture[0].movedim(0, -1), torch.from_numpy(colours))
-
-
-def test_the_command_refuses_what_it_cannot_make_of_pictures(tmp_path, capsys):
-    network = random_network("convnet", (8,), EXACT, ScaleInput(1.0, 0.0))
-    assert classify.main([str(saved(tmp_path, network, (8,))), "any.png"]) == 2
-    assert "whitened" in capsys.readouterr().err
-    assert classify.main([str(tmp_path), "any.png"]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path} is no file\n"
-
-
-def test_the_command_runs_as_a_module(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["classify", "--help"])
-    with pytest.raises(SystemExit, match="0"):
-        runpy.run_path(classify.__file__, run_name="__main__")
-    assert "white digits on black" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

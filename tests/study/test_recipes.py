@@ -159,6 +159,7 @@ def test_a_shortened_schedule_of_halvings_has_some_ten_stages(profile):
 
 def test_the_recipe_table_has_a_source_for_every_field_of_the_papers_recipes():
     ours = {"train_images", "latent_bits", "gradient_bits", "rounding"}
+    ours |= {"side", "channels", "classes"}
     described = {f.name for f in fields(MNIST_THEANO)} - {"name", "dataset"} - ours
     sets = ("mnist", "cifar10", "svhn", "svhn-part")
     papers = {f"{data}-{kind}" for data in sets for kind in KINDS}

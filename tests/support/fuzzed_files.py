@@ -20,7 +20,7 @@ from mutations import DEEP, EXTREMES, VALUES, as_json, spoil, spoil_tree
 from PIL import Image
 from random_networks import random_network
 
-from bnnlib import classify, network_file, packed
+from bnnlib import classify, network_file, packed, pictures
 from bnnlib.layers import Normalization
 from study import bench, recipes
 from study.train import checkpoints, eager, loop, runs
@@ -235,10 +235,11 @@ PICTURES = _pictures()
 
 
 def _picture(folder: Path) -> None:
-    with patch.object(classify, "LARGEST_PIXELS", 2**20):
+    content = (folder / "picture").read_bytes()
+    with patch.object(pictures, "LARGEST", 2**20):
         for shape in (packed.DIGITS, packed.PICTURES):
-            image, _ = classify.read_image(folder / "picture", shape)
-            assert image.shape == (1, *shape) and image.dtype == torch.uint8
+            image, _ = classify.read_picture(content, network_file.About(shape, (), "mnist"))
+            assert image.shape == shape and image.dtype == np.uint8
 
 
 def _huge_pictures():

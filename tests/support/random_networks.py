@@ -44,7 +44,7 @@ def shuffle_values(network: nn.Sequential, seed: int) -> None:
             if values is not None and (learned or name not in ("gamma", "beta")):
                 values.uniform_(low, high, generator=generator)
         if learned and hasattr(module, "gamma"):
-            module.gamma[:3] = torch.tensor([0.25, -0.25, 0.0])
+            module.gamma[:3] = torch.tensor([0.25, -0.25, 0.0])[: len(module.gamma)]
 
 
 def images(network: nn.Sequential, count: int) -> Tensor:

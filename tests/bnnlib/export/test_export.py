@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from bnnlib import network_file, packed
+from bnnlib import export, network_file, packed
 from bnnlib.binarize import Binarization
 from bnnlib.export import c, js
 from bnnlib.export.__main__ import main
@@ -190,6 +190,7 @@ def test_the_command_line_says_what_it_cannot_read(model, tmp_path, capsys):
 
 def test_without_onnx_only_that_form_is_refused(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(export, "onnx", raising=False)  # another test may have imported it
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "bnnlib.export.onnx", raising=False)
     assert main([str(model), "--onnx"]) == 2
