@@ -1,10 +1,9 @@
-"""Claims in tables and sentences: what counts as reproducing them, and what was obtained."""
+"""Claims in tables: what counts as reproducing them, and what was obtained."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
-from study import verdicts
 from study.claims import OURS, TWO_GROUPS, Claim, claims, difference_unit, with_unit, working
 from study.evidence import Result
 from study.page import made_on
@@ -90,23 +89,3 @@ def _measured_on(result: Result) -> str:
     profiles = ", ".join(sorted(result.profiles))
     devices = made_on(result.records)
     return f"{profiles} profile{', ' if devices else ''}{devices}" if profiles else ""
-
-
-def sentence(result: Result) -> str:
-    """Verdict, claim, both numbers and the criterion, as one line of Markdown."""
-    claim = result.claim
-    head = f"**{result.verdict[0].upper()}{result.verdict[1:]}.** {claim.statement}:"
-    rule = f"Criterion: {_rule(claim)}."
-    source = f"{claim.where}, n = {claim.paper_n}" if claim.paper_n else claim.where
-    if result.difference is None:
-        return f"{head} the paper has {claim.paper} ({source}). {rule}"
-    if result.verdict == verdicts.TOO_FEW:
-        rule += f" That takes {verdicts.FEWEST_RUNS} runs of each."
-    if result.verdict in (verdicts.TOO_SMALL, verdicts.OTHER_SETTINGS):
-        rule += f" Judged at {_judged_at(claim)}."
-    difference = f", a difference of {_difference(result)}" if result.reference else ""
-    conditions = ", ".join(filter(None, [result.grade, _measured_on(result)]))
-    return (
-        f"{head} ours {_ours(result)}{difference}, {conditions}; "
-        f"the paper: {claim.paper} ({source}). {rule}"
-    )
