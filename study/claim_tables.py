@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from study.claims import OURS, TWO_GROUPS, Claim, claims, difference_unit, with_unit, working
+from study.claims import (
+    INTERVAL,
+    OURS,
+    TWO_GROUPS,
+    Claim,
+    claims,
+    difference_unit,
+    with_unit,
+    working,
+)
 from study.evidence import Result
 from study.page import made_on
 from study.tables import DATA_SETS, spread
@@ -35,6 +44,12 @@ def _rule(claim: Claim) -> str:
     return f"{rule}; partly, up to three times that margin" if partly else rule
 
 
+def _in_short(claim: Claim) -> str:
+    """The criterion beside its verdict; `criteria` has all of it."""
+    text = claim.criterion.replace(f"the {INTERVAL} of the difference", "interval")
+    return text.removeprefix("the mean is ")
+
+
 def _judged_at(claim: Claim) -> str:
     """What evidence it takes."""
     if claim.evidence == "paper":
@@ -56,7 +71,7 @@ def compare(results: Sequence[Result]) -> pd.DataFrame:
             "paper": result.claim.paper,
             "ours": _ours(result),
             "difference": _difference(result),
-            "criterion": _rule(result.claim),
+            "criterion": _in_short(result.claim),
             "verdict": result.verdict,
             "evidence": ", ".join(filter(None, [result.grade, _measured_on(result)])),
         }
