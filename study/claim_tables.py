@@ -1,11 +1,19 @@
-"""Claims in tables and sentences: what counts as reproducing them, and what was obtained."""
+"""Claims in tables: what counts as reproducing them, and what was obtained."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
-from study import claims, verdicts
-from study.claims import OURS, TWO_GROUPS, Claim, difference_unit, with_unit, working
+from study import claims
+from study.claims import (
+    INTERVAL,
+    OURS,
+    TWO_GROUPS,
+    Claim,
+    difference_unit,
+    with_unit,
+    working,
+)
 from study.evidence import Result
 from study.page import made_on
 from study.tables import DATA_SETS, spread
@@ -36,6 +44,12 @@ def _rule(claim: Claim) -> str:
     return f"{rule}; partly, up to three times that margin" if partly else rule
 
 
+def _in_short(claim: Claim) -> str:
+    """The criterion beside its verdict; `criteria` has all of it."""
+    text = claim.criterion.replace(f"the {INTERVAL} of the difference", "interval")
+    return text.removeprefix("the mean is ")
+
+
 def _judged_at(claim: Claim) -> str:
     """What evidence it takes."""
     if claim.evidence == "paper":
@@ -57,7 +71,7 @@ def compare(results: Sequence[Result]) -> pd.DataFrame:
             "paper": result.claim.paper,
             "ours": _ours(result),
             "difference": _difference(result),
-            "criterion": _rule(result.claim),
+            "criterion": _in_short(result.claim),
             "verdict": result.verdict,
             "evidence": ", ".join(filter(None, [result.grade, _measured_on(result)])),
         }
@@ -90,23 +104,3 @@ def _measured_on(result: Result) -> str:
     profiles = ", ".join(sorted(result.profiles))
     devices = made_on(result.records)
     return f"{profiles} profile{', ' if devices else ''}{devices}" if profiles else ""
-
-
-def sentence(result: Result) -> str:
-    """Verdict, claim, both numbers and the criterion, as one line of Markdown."""
-    claim = result.claim
-    head = f"**{result.verdict[0].upper()}{result.verdict[1:]}.** {claim.statement}:"
-    rule = f"Criterion: {_rule(claim)}."
-    source = f"{claim.where}, n = {claim.paper_n}" if claim.paper_n else claim.where
-    if result.difference is None:
-        return f"{head} the paper has {claim.paper} ({source}). {rule}"
-    if result.verdict == verdicts.TOO_FEW:
-        rule += f" That takes {verdicts.FEWEST_RUNS} runs of each."
-    if result.verdict in (verdicts.TOO_SMALL, verdicts.OTHER_SETTINGS):
-        rule += f" Judged at {_judged_at(claim)}."
-    difference = f", a difference of {_difference(result)}" if result.reference else ""
-    conditions = ", ".join(filter(None, [result.grade, _measured_on(result)]))
-    return (
-        f"{head} ours {_ours(result)}{difference}, {conditions}; "
-        f"the paper: {claim.paper} ({source}). {rule}"
-    )

@@ -130,7 +130,8 @@ def beside_the_paper(
     style = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white"}
     for name, points in read_off.items():
         places = points["epochs"], points["validation_error"]
-        axes.plot(*places, **style, color=COLOURS[name], label=f"{source}, {words(name)}")
+        label = f"{source}, {words(name).split(',')[0]}"  # not which of our readings it is
+        axes.plot(*places, **style, color=COLOURS[name], label=label)
     read = [error for points in read_off.values() for error in points["validation_error"]]
     _scale(axes, "y", [*frame["validation_error"], *read], "validation error\n(%")
     axes.set(xlabel="epoch (log scale)")

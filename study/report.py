@@ -13,7 +13,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from study import claims, figures, recipes
-from study.claim_tables import compare, criteria, sentence
+from study.claim_tables import compare, criteria
 from study.claims import Claim, context
 from study.evidence import Result, answer
 from study.figures import effects, history, learning_curves
@@ -36,7 +36,7 @@ from study.train.provenance import source_hash
 
 # Defined elsewhere, offered to notebooks here.
 __all__ = ["Claim", "Page", "Result", "answer", "claims", "context", "publish", "save"]
-__all__ += ["compare", "criteria", "sentence"]
+__all__ += ["compare", "criteria"]
 __all__ += ["effects", "history", "learning_curves"]
 __all__ += ["answers", "best_runs", "better_runs", "differences", "errors"]
 __all__ += ["changes", "gap_sentences", "our_table_one", "spread", "table_one"]
@@ -116,11 +116,6 @@ def _shown(value) -> str:
 def tell(sentences: Iterable[str]) -> None:
     """Display computed sentences, one a line."""
     display(Markdown("\n".join(f"- {line}" for line in sentences)))
-
-
-def verdict_text(results: Sequence[Result]) -> None:
-    """Display one computed sentence per claim."""
-    tell(map(sentence, results))
 
 
 def provenance(records: Sequence[dict]) -> pd.DataFrame:
