@@ -69,9 +69,8 @@ def test_every_side_is_exact(m, n, k, monkeypatch):
     monkeypatch.setattr(gpu_b1, "available", lambda device: True)
     for name in ("pack_signs", "xnor_matmul", "pack_weights"):
         monkeypatch.setattr(gpu_graphs, name, globals()[f"on_gpu_{name}"])
-    monkeypatch.setattr(
-        bench.bench_gpu, "matmul_implementations", lambda *given: SIDES(*given, record=played)
-    )
+    made = lambda *given: SIDES(*given, record=played)  # noqa: E731
+    monkeypatch.setattr(gpu_graphs, "matmul_implementations", made)
     monkeypatch.setattr(timing, "_finish", lambda device: None)
     moved = torch.Tensor.to
     monkeypatch.setattr(
