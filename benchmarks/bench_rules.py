@@ -28,9 +28,9 @@ PAPER = (recipes.MNIST_TORCH7, recipes.CIFAR10_TORCH7, recipes.CIFAR10_TORCH7_CO
 DATASETS = ("mnist", "cifar10")
 # Run by both checkouts' own packages, so it uses only what both have; prints seconds of all steps.
 SCRIPT = """
-import json, sys, time
+import json, os, sys, time
 import torch
-try:
+if os.path.isdir("study/train"):
     from study import recipes
     from study.train import build, loop, malloc
     build_network, build_optimizer = build.build_network, build.build_optimizer
@@ -39,7 +39,7 @@ try:
         memory_kept = malloc.keep_freed_memory
     except ModuleNotFoundError:  # commits in which the loop's module had the step
         step, memory_kept = loop.step, malloc.kept
-except ModuleNotFoundError:  # commits in which the library and the study were one package
+else:  # commits in which the library and the study were one package
     from bnnlib import fit, memory, models, optim, recipes
     build_network, build_optimizer = models.build_network, optim.build_optimizer
     step, memory_kept = fit.step, memory.kept

@@ -167,9 +167,13 @@ def anchored(text: str) -> str:
 
 
 def minutes_by_profile(records: Iterable[dict]) -> dict[str, str]:
-    """How long the runs of each profile took together, for reading; all of PROFILES."""
+    """How long the runs of each profile took together, for reading; all of PROFILES.
+
+    Smoke runs are no evidence, and not counted.
+    """
     seconds = dict.fromkeys(PROFILES, 0.0)
-    for record in records:
+    counted = [record for record in records if record["profile"] in PROFILES]
+    for record in counted:
         seconds[record["profile"]] += record["provenance"]["seconds"]
     return {name: _minutes(value / 60) for name, value in seconds.items()}
 

@@ -53,9 +53,9 @@ def _rate(call, size: int, device: str) -> float:
 
 def checks(device: str) -> dict:
     """Reasons against the binary tensor cores there; empty where there are none."""
-    from bnnlib.kernels import gpu_b1
+    from bnnlib.kernels import tensor_cores
 
-    return {"binary tensor cores": gpu_b1.why_not(device)}
+    return {"binary tensor cores": tensor_cores.why_not(device)}
 
 
 def pace(

@@ -22,14 +22,14 @@ from study.train import runs
 # Run by both sources' own bnnlib, so it uses only what both have. A line a recipe: its name, and a
 # hash of its history and network at smoke and of its network after the steps at evening.
 SCRIPT = """
-import hashlib, sys
+import hashlib, os, sys
 from dataclasses import replace
 import torch
-try:
+if os.path.isdir("study/train"):
     from study import recipes
     from study.data.training_data import training_data
     from study.train import loop, runs
-except ModuleNotFoundError:  # commits in which the library and the study were one package
+else:  # commits in which the library and the study were one package
     from bnnlib import fit as loop, recipes, runs
     from bnnlib.inputs import training_data
 try:

@@ -76,7 +76,7 @@ def index(results: Path) -> str:
         by_category=summary.by_category,
         by_verdict=by_verdict,
         working=working(),
-        playground=alive.piece("playground", compact=True),
+        playground=alive.piece("playground", compact=True) if alive.NETWORK.exists() else "",
         committed={row.claim.id: row for row in beside},
         yours={row.claim.id: row for row in own_rows(results, COMMITTED)} if local else {},
         cards=_cards(results),

@@ -4,13 +4,9 @@ The kernel here is an int8 product over packed bytes that `ptx_b1` turns into on
 for +1 and 0 for -1, and popcounts of K bits, zeros behind them:
 a . b = 4 pop(a & b) - 2 pop(a) - 2 pop(b) + K = 4 pop(a & b) - 2 pop(a) - (sum of b's signs).
 
-Compiled for sm_80, 86, 89 and 90; never run on a GPU so far. `available` therefore compares results
-with the popcount kernel's on the device itself, and says no wherever it isn't Hopper.
-3x3 convolutions are `gpu_b1_convolution`'s; packed weights, and whatever else is not a product of
-many rows, are `gpu`'s. The caller has checked operands.
+Compiled for sm_80, 86, 89 and 90; never run on a GPU so far. `tensor_cores` says where it is used.
+3x3 convolutions are `gpu_b1_convolution`'s. The caller has checked operands.
 """
-
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from bnnlib.kernels import gpu
-from bnnlib.kernels.gpu_packing import (
-    check_sizes,
-    halves,
-    layout,
-    pack_planes,
-    pack_signs,
-    pack_weights,
-)
+from bnnlib.kernels.gpu_packing import check_sizes, halves, pack_signs, pack_weights
 from bnnlib.kernels.ptx_b1 import EMULATED, REWRITTEN, require_b1, rewriting
-
-__all__ = ["layout", "pack_planes", "pack_signs", "pack_weights", "xnor_conv2d", "xnor_matmul"]
 
 # BM, BN, bytes of K at a time, warps, stages of the pipeline
 LARGE = (128, 256, 128, 8, 3)  # of 64 KiB int32: half of a processor's registers
@@ -146,65 +133,6 @@ def matmul_signs(x: Tensor, w: list[Tensor], shape: tuple[int, int], thresholds:
     """The bits [sum >= threshold], thresholds int32 (N,), as words (M, words of N)."""
     out = gpu.new_output((len(x), shape[0]), thresholds, x)
     return multiply(x, w, out, thresholds, tile_for(len(x), shape[0]))
-
-
-def xnor_matmul(
-    x: Tensor, w: list[Tensor], shape: tuple[int, int], thresholds: Tensor | None
-) -> Tensor:
-    """`gpu.xnor_matmul`, by binary tensor cores for more than a few rows of signs."""
-    if x.dim() == 3 or len(x) <= gpu.FEW_ROWS or not available(x.device):
-        return gpu.xnor_matmul(x, w, shape, thresholds)
-    if thresholds is None:
-        return matmul(x, w, shape)
-    return matmul_signs(x, w, shape, thresholds)
-
-
-def xnor_conv2d(
-    x: Tensor,
-    w: list[Tensor],
-    shape: tuple[int, int, int, int],
-    stride: int,
-    padding: int,
-    thresholds: Tensor | None,
-) -> Tensor:
-    """`gpu.xnor_conv2d`, by binary tensor cores for 3x3 convolutions of signs."""
-    from bnnlib.kernels import gpu_b1_convolution as convolution
-
-    shape = tuple(shape)
-    if not convolution.fits(x, shape, stride, padding) or not available(x.device):
-        return gpu.xnor_conv2d(x, w, shape, stride, padding, thresholds)
-    return convolution.xnor_conv2d(x, w, shape, thresholds)
-
-
-def available(device: torch.device) -> bool:
-    """Whether `multiply` is exact on this device: Hopper, b1 in the PTX, and equal results.
-
-    Found out at the first call, which takes seconds to compile; not inside a CUDA graph's capture.
-    """
-    return not why_not(device)
-
-
-def why_not(device: torch.device) -> str:
-    """The reason why `multiply` is not used on this device, for people; empty if it is."""
-    device = torch.device(device)
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return f"{device} is no CUDA device"
-    return _doubt(torch.cuda.current_device() if device.index is None else device.index)
-
-
-@cache
-def _doubt(index: int) -> str:
-    capability = torch.cuda.get_device_capability(index)
-    if capability != (9, 0):
-        return f"binary tensor cores were tried on capability 9.0 only, this is {capability}"
-    try:
-        from bnnlib.kernels import gpu_b1_convolution
-
-        compare(torch.device("cuda", index))
-        gpu_b1_convolution.compare(torch.device("cuda", index))
-    except Exception as error:  # whatever it is, the popcount kernel is there
-        return f"{type(error).__name__}: {error}"
-    return ""
 
 
 def compare(device: torch.device) -> None:

@@ -30,9 +30,9 @@ def kernels_of(device_type: str) -> ModuleType:
 
         return cpu
     if device_type == "cuda" and find_spec("triton"):
-        from bnnlib.kernels import gpu_b1
+        from bnnlib.kernels import tensor_cores
 
-        return gpu_b1  # which itself falls back to gpu
+        return tensor_cores  # which itself falls back to gpu
     return reference
 
 

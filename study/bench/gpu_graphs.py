@@ -96,11 +96,11 @@ def _ours(x: Tensor, thresholds: Tensor) -> list[Way]:
 
 def _each_kernel(words: Tensor, output: str, limits: Tensor | None) -> list[Way]:
     """Each kernel by name, whichever of them the op chooses."""
-    from bnnlib.kernels import gpu, gpu_b1
+    from bnnlib.kernels import gpu, tensor_cores
 
     kernels = {"ours, popcount": gpu.xnor_matmul}
-    if gpu_b1.available(words.device):
-        kernels["ours, binary tensor cores"] = gpu_b1.xnor_matmul
+    if tensor_cores.available(words.device):
+        kernels["ours, binary tensor cores"] = tensor_cores.xnor_matmul
     return [
         Way(
             name,

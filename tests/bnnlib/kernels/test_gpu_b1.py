@@ -25,7 +25,7 @@ from test_gpu import (  # noqa: E402
 )
 from triton import knobs  # noqa: E402
 
-from bnnlib.kernels import gpu, gpu_b1, int8, ptx_b1  # noqa: E402
+from bnnlib.kernels import gpu, gpu_b1, int8, ptx_b1, tensor_cores  # noqa: E402
 
 HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -120,27 +120,27 @@ def test_the_comparison_sees_one_wrong_sum(monkeypatch):
 @where_kernels_run
 @pytest.mark.parametrize("m", [2, 12])
 def test_where_it_is_not_available_the_popcount_kernel_multiplies(m, monkeypatch):
-    monkeypatch.setattr(gpu_b1, "available", lambda device: False)
+    monkeypatch.setattr(tensor_cores, "available", lambda device: False)
     monkeypatch.setattr(gpu_b1, "multiply", None)
     x, w, shape, sums = product(m, 9, 70)
-    assert torch.equal(gpu_b1.xnor_matmul(x, w, shape, None).cpu(), sums)
+    assert torch.equal(tensor_cores.xnor_matmul(x, w, shape, None).cpu(), sums)
 
 
 @where_kernels_run
 def test_where_it_is_available_it_multiplies_more_than_a_few_rows(monkeypatch):
-    monkeypatch.setattr(gpu_b1, "available", lambda device: True)
+    monkeypatch.setattr(tensor_cores, "available", lambda device: True)
     monkeypatch.setattr(gpu, "tile_kernel", None)
     x, w, shape, sums = product(12, 9, 70)
     limits = thresholds_at(sums)
-    assert torch.equal(gpu_b1.xnor_matmul(x, w, shape, None).cpu(), sums)
-    bits = gpu_b1.xnor_matmul(x, w, shape, limits.to(DEVICE)).cpu()
+    assert torch.equal(tensor_cores.xnor_matmul(x, w, shape, None).cpu(), sums)
+    bits = tensor_cores.xnor_matmul(x, w, shape, limits.to(DEVICE)).cpu()
     assert torch.equal(bits, reference.pack_bits(sums >= limits))
 
 
 @outside_the_interpreter
 @pytest.mark.skipif(not HOPPER, reason="no GPU of capability 9.0: b1 was compiled, not run")
 def test_available_on_hopper():
-    assert gpu_b1.why_not("cuda") == "" and gpu_b1.available("cuda")
+    assert tensor_cores.why_not("cuda") == "" and tensor_cores.available("cuda")
 
 
 def test_tiles_grow_with_the_product():
@@ -157,12 +157,12 @@ def test_int8_product(m, n, k):
 
 
 def test_not_available_without_a_hopper_gpu_and_why(monkeypatch):
-    assert not gpu_b1.available("cpu") and "cpu" in gpu_b1.why_not("cpu")
+    assert not tensor_cores.available("cpu") and "cpu" in tensor_cores.why_not("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8 + index, 0))
     for index in (0, 2):
-        assert not gpu_b1.available(f"cuda:{index}")
-        assert str((8 + index, 0)) in gpu_b1.why_not(f"cuda:{index}")
+        assert not tensor_cores.available(f"cuda:{index}")
+        assert str((8 + index, 0)) in tensor_cores.why_not(f"cuda:{index}")
 
 
 @pytest.mark.parametrize(
@@ -172,12 +172,12 @@ def test_any_error_means_no_and_is_kept(error, monkeypatch):
     def fail(device):
         raise error
 
-    gpu_b1._doubt.cache_clear()
+    tensor_cores._doubt.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
     monkeypatch.setattr(gpu_b1, "compare", fail)
-    assert not gpu_b1.available("cuda:7") and str(error) in gpu_b1.why_not("cuda:7")
-    gpu_b1._doubt.cache_clear()
+    assert not tensor_cores.available("cuda:7") and str(error) in tensor_cores.why_not("cuda:7")
+    tensor_cores._doubt.cache_clear()
 
 
 TYPES = {name: "*i32" for name in ("counts", "sums", "thresholds")} | {"a": "*i8", "b": "*i8"}

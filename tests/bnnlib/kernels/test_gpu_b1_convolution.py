@@ -23,7 +23,7 @@ from test_gpu_b1 import (  # noqa: E402
     where_kernels_run,
 )
 
-from bnnlib.kernels import gpu, gpu_b1, gpu_b1_convolution, ptx_b1, reference  # noqa: E402
+from bnnlib.kernels import gpu, gpu_b1_convolution, ptx_b1, reference, tensor_cores  # noqa: E402
 
 
 @outside_the_interpreter
@@ -88,9 +88,9 @@ def test_border_sums_are_of_the_taps_inside():
 )
 def test_other_convolutions_are_the_popcount_kernel_s(words, kernel, stride, padding, monkeypatch):
     x, shape = torch.zeros(1, 8, 8, words, dtype=torch.int64), (4, 64 * words, *kernel)
-    monkeypatch.setattr(gpu_b1, "available", lambda device: True)
+    monkeypatch.setattr(tensor_cores, "available", lambda device: True)
     monkeypatch.setattr(gpu, "xnor_conv2d", lambda *given: "popcount")
-    assert gpu_b1.xnor_conv2d(x, [], shape, stride, padding, None) == "popcount"
+    assert tensor_cores.xnor_conv2d(x, [], shape, stride, padding, None) == "popcount"
 
 
 def test_a_convolution_of_signs_is_the_tensor_cores_where_they_are(monkeypatch):
@@ -98,8 +98,8 @@ def test_a_convolution_of_signs_is_the_tensor_cores_where_they_are(monkeypatch):
     monkeypatch.setattr(gpu_b1_convolution, "xnor_conv2d", lambda *given: "bits")
     monkeypatch.setattr(gpu, "xnor_conv2d", lambda *given: "popcount")
     for there, wanted in ((True, "bits"), (False, "popcount")):
-        monkeypatch.setattr(gpu_b1, "available", lambda device, there=there: there)
-        assert gpu_b1.xnor_conv2d(x, [], shape, 1, 1, None) == wanted
+        monkeypatch.setattr(tensor_cores, "available", lambda device, there=there: there)
+        assert tensor_cores.xnor_conv2d(x, [], shape, 1, 1, None) == wanted
 
 
 def compiled_convolution(size: int, capability: int, bits: bool):

@@ -11,7 +11,7 @@ pytest.importorskip(
 from test_gpu import INTERPRETED, interpret, outside_the_interpreter  # noqa: E402
 
 from bnnlib import packed, xnor  # noqa: E402
-from bnnlib.kernels import gpu, gpu_b1  # noqa: E402
+from bnnlib.kernels import gpu, tensor_cores  # noqa: E402
 from study import bench, recipes  # noqa: E402
 from study.bench import __main__ as command
 from study.bench import baselines, gpu_graphs, products, timing  # noqa: E402
@@ -66,12 +66,11 @@ def test_every_side_is_exact(m, n, k, monkeypatch):
     """The whole of a shape as a GPU would measure it, but for the graph."""
     monkeypatch.setattr(gpu_graphs, "COLD", 1)
     monkeypatch.setattr(gpu_graphs, "FEWEST_CALLS", 2)
-    monkeypatch.setattr(gpu_b1, "available", lambda device: True)
+    monkeypatch.setattr(tensor_cores, "available", lambda device: True)
     for name in ("pack_signs", "xnor_matmul", "pack_weights"):
         monkeypatch.setattr(gpu_graphs, name, globals()[f"on_gpu_{name}"])
-    monkeypatch.setattr(
-        bench.bench_gpu, "matmul_implementations", lambda *given: SIDES(*given, record=played)
-    )
+    made = lambda *given: SIDES(*given, record=played)  # noqa: E731
+    monkeypatch.setattr(gpu_graphs, "matmul_implementations", made)
     monkeypatch.setattr(timing, "_finish", lambda device: None)
     moved = torch.Tensor.to
     monkeypatch.setattr(
