@@ -388,7 +388,7 @@ def test_a_page_begins_with_its_answer_and_its_verdicts_can_be_linked(tmp_path):
 def test_every_answer_names_claims_and_is_filled_for_an_empty_folder():
     pages_told = {path.stem for path in find()}
     with_answers = answers._sentences()["pages"].keys()
-    assert {claim.notebook for claim in claims().values()} <= with_answers <= pages_told
+    assert {claim.notebook for claim in claims.load().values()} <= with_answers <= pages_told
     for name in with_answers:
         empty = {"notebook": name, "profile": "quick", "claims": [], "findings": {}}
         assert "{" not in answers.of_page(empty, ROOT / "results")
