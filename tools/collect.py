@@ -90,7 +90,9 @@ def superseded(models: Path) -> list[Path]:
     """Network files of a recipe beside one of a more faithful profile: only the best is kept."""
     best: dict[str, list[Path]] = {}
     for profile in FAITHFUL:
-        for path in [*models.glob(f"*-{profile}.safetensors"), *models.glob(f"*-{profile}-seed*")]:
+        files = models.glob(f"*-{profile}.safetensors")
+        seeded = models.glob(f"*-{profile}-seed*.safetensors")
+        for path in [*files, *seeded]:
             best.setdefault(path.stem.replace(f"-{profile}", ""), []).append(path)
     return [path for paths in best.values() for path in paths[1:]]
 

@@ -439,5 +439,6 @@ def test_the_index_lists_what_was_collected(tmp_path, monkeypatch):
 def test_only_the_network_of_the_most_faithful_profile_is_kept(tmp_path):
     for name in ("a-quick", "a-quick-seed1", "a-paper", "a-paper-seed1", "a-b-quick"):
         (tmp_path / f"{name}.safetensors").touch()
-    outdated = [path.stem for path in collect.superseded(tmp_path)]
-    assert sorted(outdated) == ["a-quick", "a-quick-seed1"]
+        (tmp_path / f"{name}.md").touch()  # the network's card
+    outdated = [path.name for path in collect.superseded(tmp_path)]
+    assert sorted(outdated) == ["a-quick-seed1.safetensors", "a-quick.safetensors"]
