@@ -51,7 +51,7 @@ def test_an_estimate_does_not_count_the_first_evaluation(monkeypatch):
         calls.append(len(split.images))
         clock[0] += 1.0 if len(calls) == 1 else 0.001
 
-    monkeypatch.setattr(estimate.loop, "evaluate", evaluate)
+    monkeypatch.setattr(estimate.evaluation, "evaluate", evaluate)
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: clock[0])
     estimate.pace.cache_clear()
     _, image = estimate.pace(SMOKE, "smoke", "cpu")

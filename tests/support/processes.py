@@ -16,6 +16,7 @@ from torch import Tensor
 from bnnlib import parallel
 from study import recipes
 from study.data.training_data import training_data
+from study.train import __main__ as command
 from study.train import checkpoints, eager, evaluation, loop, provenance, runner, same_platform
 
 # Exact and shift-based batch norm, of rows and of images, dropout and stochastic activations.
@@ -77,7 +78,7 @@ def other_folder() -> None:
 
 
 def everything() -> None:
-    runner._require_sensible(runner._options(["--all"]))
+    command._require_sensible(command._options(["--all"]))
 
 
 REFUSED = {call.__name__: call for call in (indivisible, other_sources, other_folder, everything)}

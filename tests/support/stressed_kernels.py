@@ -294,8 +294,12 @@ def draws_and_dropout(end, seed, shape) -> None:
         drawn = draws.signs(place, noises[0])
         expected = (torch.rand(shape, generator=noises[1]) < hard_sigmoid(x)) * 2.0 - 1
         assert torch.equal(drawn, expected)
-        kept = draws.Drop.apply(copied(x, end), 0.25, noises[0])
-    assert torch.equal(kept, x * (torch.rand(shape, generator=noises[1]) >= 0.25) / 0.75)
+        dropped = copied(x, end).requires_grad_()
+        kept = draws.Drop.apply(dropped, 0.25, noises[0])
+        kept.backward(copied(x, end))
+    keeps = torch.rand(shape, generator=noises[1]) >= 0.25
+    assert torch.equal(kept, x * keeps / 0.75)
+    assert torch.equal(dropped.grad, x / 0.75 * keeps)
     assert torch.equal(*(noise.get_state() for noise in noises))
 
 

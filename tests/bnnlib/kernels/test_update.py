@@ -168,7 +168,8 @@ def test_an_optimizer_in_one_pass_trains_as_the_plain_one(name, monkeypatch):
     recipe = recipes.at_profile(recipes.by_name(name), "smoke")
     recipe = replace(recipe, hidden=(192, 192), gradient_bits=0, latent_bits=0)
     monkeypatch.setattr(dispatch, "AVAILABLE", False)
-    networks, images = [], torch.randint(256, (50, 28, 28), dtype=torch.uint8)
+    networks, chance = [], torch.Generator().manual_seed(0)
+    images = torch.randint(256, (50, 28, 28), dtype=torch.uint8, generator=chance)
     labels = torch.arange(50) % 10
     for fits in (lambda _: True, lambda _: False):
         monkeypatch.setattr(one_pass, "fits", fits)
@@ -177,8 +178,11 @@ def test_an_optimizer_in_one_pass_trains_as_the_plain_one(name, monkeypatch):
         for _ in range(3):
             loss = eager.step(network, optimizer, images.to(DEVICE), labels.to(DEVICE))
         networks.append((network, loss))
-    for ours, plain in zip(*(n.parameters() for n, _ in networks), strict=True):
-        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    for (key, ours), (_, plain) in zip(*(n.named_parameters() for n, _ in networks), strict=True):
+        # normalization takes a bias away again: its gradient is nothing but rounding, which Adam
+        # makes as large a step of as of any other
+        if not key.endswith("bias"):
+            torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
     first = models.binary_layers(networks[0][0])
     kept = [layer.weight for layer in first.values() if "kept_signs" in layer.weight.__dict__]
     assert len(kept) == 2 and networks[0][1] == pytest.approx(networks[1][1].item(), rel=1e-5)
