@@ -24,7 +24,7 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network says of one picture; label, score and margin are None for a blank one."""
+    """Answer of a network to one picture; label, score and margin are None for a blank one."""
 
     picture: str
     label: str | None
@@ -34,7 +34,7 @@ class Answer:
     notes: tuple[str, ...]  # what was done to the picture
 
     def line(self) -> str:
-        """As a terminal shows it."""
+        """The answer as a terminal shows it."""
         if self.label is None:
             return f"{self.picture}: blank, nothing is drawn on it"
         done = f" ({'; '.join(self.notes)})" if self.notes else ""
@@ -42,7 +42,7 @@ class Answer:
         return f"{self.picture}: class {self.label}, {scored}{done}"
 
     def json(self) -> str:
-        """As a program reads it, on one line."""
+        """The answer as a program reads it, on one line."""
         named = {"picture": self.picture, "class": self.number, "label": self.label}
         scored = {"score": self.score, "margin": self.margin, "notes": self.notes}
         return json.dumps(named | scored, ensure_ascii=False)
@@ -74,7 +74,7 @@ def _stretched(decoded: Decoded, shape: tuple[int, ...]) -> tuple[np.ndarray, li
 
 
 def answer(picture: str, content: bytes, network: PackedNetwork, told: About) -> Answer:
-    """What a network says of a picture file. Raises ValueError, naming it, for no picture."""
+    """Classify one picture file. Raises ValueError, naming it, for no picture."""
     try:
         pixels, notes = read_picture(content, told)
     except ValueError as error:

@@ -124,7 +124,7 @@ class LayerFactory:
 
 
 def image_shape(network: str, side: int = 0, channels: int = 0) -> tuple[int, ...]:
-    """What an "mlp" or a "convnet" reads; 0: as the paper's. (S, S) for an MLP of grey images,
+    """Shape an "mlp" or a "convnet" reads; 0: as the paper's. (S, S) for an MLP of grey images,
     (1, S, S) for a ConvNet of such, (3, S, S) for RGB.
     """
     side = side or (CONVNET_SIDE if network == "convnet" else MLP_SIDE)

@@ -21,7 +21,7 @@ DAMAGE += (AttributeError, OverflowError, RecursionError)
 
 @dataclass(frozen=True)
 class About:
-    """What a network file says beside its numbers."""
+    """Facts that a network file tells beside its numbers."""
 
     shape: tuple[int, ...]  # of an image: (S, S), (1, S, S) or (3, S, S)
     labels: tuple[str, ...]  # a name a class; "0", "1", ... in older files
@@ -56,7 +56,7 @@ def trained_on(
     tested: int = 0,
     record: str = "",
 ) -> dict:
-    """What a network file keeps of its training, in the words of `About`."""
+    """Facts of its training that a network file keeps, in the words of `About`."""
     told = {"dataset": dataset, "labels": list(labels)}
     return told | {"error": error, "tested": tested, "record": record}
 
@@ -122,7 +122,7 @@ def load_network(source: str | Path | bytes) -> nn.Sequential:
 
 
 def about(source: str | Path | bytes) -> About:
-    """What a network file says beside its numbers. Raises as `load_network` does."""
+    """Read what a network file tells beside its numbers. Raises as `load_network` does."""
     content = _content(source)
     try:
         metadata = _metadata(content)
@@ -143,7 +143,7 @@ def about(source: str | Path | bytes) -> About:
 
 
 def name_of(source: str | Path | bytes) -> str:
-    """What messages call a network file."""
+    """Name of a network file in messages."""
     return "network" if isinstance(source, bytes) else Path(source).name
 
 

@@ -111,7 +111,7 @@ def _times(picture: Image.Image) -> str:
 
 
 def ink(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
-    """What is drawn in a picture: uint8 (H, W), bright on 0, and notes; all 0 where it is blank.
+    """Drawing of a picture: uint8 (H, W), bright on 0, and notes; all 0 where it is blank.
 
     The ground is what the border shows. On a ground of one colour the ink is the difference from
     it. On any other, as a photograph's, it is what stands out from a plane laid through the border
@@ -139,7 +139,7 @@ def ink(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
 
 
 def _off_its_ground(grey: Image.Image) -> tuple[np.ndarray, float]:
-    """What differs from a plane laid through the border, and the spread of the ground's noise."""
+    """Difference from a plane laid through the border, and the spread of the ground's noise."""
     grey.thumbnail((LARGE, LARGE), Image.Resampling.BOX)
     pixels = np.asarray(grey.filter(ImageFilter.MedianFilter(3))).astype(np.float32)
     ground, spread = _ground(pixels)
@@ -222,6 +222,6 @@ def as_mnist(drawing: np.ndarray) -> np.ndarray:
 
 
 def _first(ink: np.ndarray) -> int:
-    """Where rows, or columns, with so much ink begin, so that their mean is at CENTRE."""
+    """First place of rows, or columns, with so much ink, so that their mean is at CENTRE."""
     mean = (ink @ np.arange(len(ink))) / max(1, ink.sum())
     return min(max(0, round(CENTRE - mean)), SIDE - len(ink))

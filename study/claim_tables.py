@@ -20,7 +20,7 @@ from study.tables import DATA_SETS, spread
 
 
 def criteria(claim_ids: Sequence[str]) -> pd.DataFrame:
-    """What is claimed and what will count as reproducing it, before anything is run."""
+    """Table of what is claimed and what will reproduce it, before anything is run."""
     rows = [
         {
             "claim": claim.statement,
@@ -51,7 +51,7 @@ def _in_short(claim: Claim) -> str:
 
 
 def _judged_at(claim: Claim) -> str:
-    """What evidence it takes."""
+    """Evidence that a verdict takes."""
     if claim.evidence == "paper":
         return "the paper's settings"
     if claim.evidence != "runs":

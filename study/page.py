@@ -100,7 +100,7 @@ def _name(record: dict) -> str:
 
 
 def _reference(record: dict) -> dict:
-    """What a page says to name a record."""
+    """Name a record as a page does."""
     return {
         "recipe": record["recipe"]["name"],
         "profile": record["profile"],

@@ -119,7 +119,7 @@ def tell(sentences: Iterable[str]) -> None:
 
 
 def provenance(records: Sequence[dict]) -> pd.DataFrame:
-    """What made these numbers, one row per recipe, profile and origin, with the seeds it holds."""
+    """Table of what made these numbers: a row per recipe, profile and origin, with its seeds."""
     columns = ["run", "seeds", "commit", "sources", "data", "device", "versions", "date", "minutes"]
     frame = pd.DataFrame(map(_origin, records), columns=columns)
     same = [name for name in columns if name not in ("seeds", "minutes")]
@@ -145,7 +145,7 @@ def _origin(record: dict) -> dict:
 
 
 def _device(made: dict) -> str:
-    """What made a run, from its provenance, which tells of several processes if it is not older."""
+    """Device of a run, from its provenance, which tells of several processes if it is not older."""
     several = f", {made['processes']} processes" if made.get("processes", 1) > 1 else ""
     return f"{made['device_name']}, {made['threads']} threads{several}"
 

@@ -87,7 +87,7 @@ def _network() -> str:
 
 @cache
 def _what() -> str:
-    """What runs, in a line: how many bits, from which run, with which test error."""
+    """Say what runs, in a line: how many bits, from which run, with which test error."""
     network, record = read(NETWORK), runs.read_record(RECORD)
     hidden = " + ".join(str(len(layer.signs)) for layer in network.hidden)
     return (

@@ -38,7 +38,7 @@ def contents(models: Path = runs.NETWORKS, records: Path = runs.COMMITTED) -> di
 
 
 def _training(path: Path, records: Path) -> dict:
-    """What a network's record says of its training."""
+    """Training of a network, as its record tells it."""
     if not (found := NAME.fullmatch(path.stem)):
         raise ValueError(f"{path.name} is not named after a recipe and a profile")
     recipe, profile, seed = found[1], found[2], int(found[3] or 0)

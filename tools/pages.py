@@ -141,7 +141,7 @@ def _image_kind(output: NotebookNode) -> str:
 
 
 def _alternative(notebook: NotebookNode, index: int) -> str:
-    """For those who can't see a cell's figure: its own text for them, else the caption below.
+    """Text for those who can't see a cell's figure: its own, else the caption below.
 
     Between a figure and its caption there may be code that draws no other.
     """
@@ -165,7 +165,7 @@ def first_figure(notebook: NotebookNode) -> Markup:
 
 
 def _output(output: NotebookNode, alternative: str, markdown: _Markdown) -> Block:
-    """What a cell left: a log, a figure, a table, text."""
+    """One output of a cell: a log, a figure, a table, text."""
     if output.output_type == "stream":
         return log(output.text)
     if output.output_type == "error":
@@ -206,7 +206,7 @@ def keep_units(text: str) -> str:
 
 
 def scrolling(content: str) -> str:
-    """What may be wider than the page, in a box that can be scrolled by keys too."""
+    """Put what may be wider than the page into a box that can be scrolled by keys too."""
     return f'<div class="scroll" tabindex="0">{content}</div>'
 
 

@@ -126,7 +126,7 @@ def _card(path: Path, results: Path) -> Card:
 
 
 def _runs(results: Path) -> list[dict]:
-    """What each run record in the folder says of itself: numbers are traced by this list."""
+    """Facts of each run record in the folder: numbers are traced by this list."""
     paths = sorted((results / "runs").rglob("*-seed*.json"))
     return [
         runs.read_record(path) | {"file": path.relative_to(results).as_posix()} for path in paths

@@ -56,7 +56,7 @@ def sized(
 
 
 def shape_of(recipe: Recipe) -> tuple[int, ...]:
-    """What a recipe's network reads."""
+    """Shape that a recipe's network reads."""
     return image_shape(recipe.network, recipe.side, recipe.channels)
 
 
@@ -74,7 +74,7 @@ def obtain(recipe: Recipe, profile: str, training: TrainingData, seed: int = 0) 
 
 
 def network_path(recipe: Recipe, seed: int = 0) -> Path:
-    """Where a run's network lies."""
+    """Path of a run's network."""
     return runs.fresh_path(recipe, "cpu", seed).with_suffix(".safetensors")
 
 
