@@ -16,6 +16,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -123,8 +125,15 @@ def exact(found: tuple, wanted: tuple[Tensor, Tensor], x: Tensor, signs: Tensor)
     return bool((distances == wanted[0]).all() and (true == numbers).all() and different)
 
 
-def file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def network_hash(path: Path) -> str:
+    """SHA-256 of a network file as `save_network` writes it.
+
+    What a model card adds to the file's metadata later doesn't make it another network.
+    """
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        shape = file.metadata()["shape"]
+    return hashlib.sha256(safetensors.torch.save(tensors, {"shape": shape})).hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -143,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = measure(words, queries, bits, SECONDS)
     made["seconds"] = round(time.monotonic() - started, 1)
     content = {"schema": runs.SCHEMA, "provenance": made, "processor": bench.processor("cpu")}
-    content |= {"network": NETWORK.stem, "network_sha256": file_hash(NETWORK)}
+    content |= {"network": NETWORK.stem, "network_sha256": network_hash(NETWORK)}
     runs.write_record(options.out, content | found)
     return 0
 

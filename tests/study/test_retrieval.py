@@ -1,6 +1,7 @@
 """Hamming search finds what sorting all distances finds, ties included; mAP is what it is said."""
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,7 +164,7 @@ def test_the_benchmark_notices_what_is_not_exact():
 def test_the_committed_benchmark_is_of_the_committed_network():
     record = runs.read_record(bench_retrieval.PATH)
     assert record["network"] == bench_retrieval.NETWORK.stem
-    assert record["network_sha256"] == bench_retrieval.file_hash(bench_retrieval.NETWORK)
+    assert record["network_sha256"] == bench_retrieval.network_hash(bench_retrieval.NETWORK)
 
 
 def test_rankings_of_a_network_are_compared():
@@ -179,3 +180,13 @@ def test_rankings_of_a_network_are_compared():
     relevant = torch.from_numpy(own.train_labels == own.test_labels[3])[order]
     wanted = retrieval.average_precisions(relevant[None])
     assert found[retrieval.PIXELS][3] == pytest.approx(wanted.item(), abs=1e-3)
+
+
+def test_words_on_a_network_s_training_do_not_make_it_another_network(tmp_path):
+    weights, words = {"bias": torch.zeros(3)}, {"shape": "{}"}
+    plain, told, other = (tmp_path / name for name in ("plain", "told", "other"))
+    safetensors.torch.save_file(weights, plain, words)
+    safetensors.torch.save_file(weights, told, words | {"trained_on": "digits"})
+    safetensors.torch.save_file({"bias": torch.ones(3)}, other, words)
+    hashes = [bench_retrieval.network_hash(path) for path in (plain, told, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
