@@ -23,7 +23,17 @@ def test_touched_memory_is_that_of_no_file(tmp_path):
     calls = []
     assert counters.touched_bytes(lambda: calls.append(0), tmp_path) == 20 * 1024
     assert (tmp_path / "clear_refs").read_text() == "1"
-    assert len(calls) == 2
+    assert len(calls) == 1 + counters.COUNTS
+
+
+def test_pages_that_linux_marks_on_its_own_do_not_count(tmp_path):
+    moved = "7f50-7f60 rw-p 00000000 00:00 0\nReferenced:        65536 kB\n"
+    listed = iter([MAPS, MAPS + moved, MAPS, MAPS + moved, MAPS, MAPS])
+
+    def call():
+        (tmp_path / "smaps").write_text(next(listed))
+
+    assert counters.touched_bytes(call, tmp_path) == 20 * 1024
 
 
 def test_a_mapping_that_grew_while_it_was_listed_counts_once(tmp_path):
