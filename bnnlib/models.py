@@ -163,18 +163,19 @@ def mlp(
     """MNIST network (mnist.py:128-170): images (B, 28, 28) uint8 -> scores (B, 10).
 
     Each hidden layer is linear, batch norm, binarize, dropout; the last is linear, batch norm.
-    Other images have `inputs` numbers each.
+    Without hidden layers the last one reads the pixels. Other images have `inputs` numbers each.
     """
     layers = [ScaleInput(), nn.Flatten(), factory.dropout(input_dropout)]
     values = InputValues.REAL  # pixels
-    for fan_in, fan_out in pairwise((inputs, *hidden)):
+    widths = (inputs, *hidden)
+    for fan_in, fan_out in pairwise(widths):
         layers.append(factory.linear(fan_in, fan_out, values))
         layers.append(factory.normalization(fan_out, fan_in))
         layers.append(factory.activation())
         layers.append(factory.dropout(hidden_dropout))
         values = factory.hidden_inputs(hidden_dropout)
-    layers.append(factory.linear(hidden[-1], classes, values))
-    layers.append(factory.last_normalization(hidden[-1], classes))
+    layers.append(factory.linear(widths[-1], classes, values))
+    layers.append(factory.last_normalization(widths[-1], classes))
     return nn.Sequential(*layers)
 
 

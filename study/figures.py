@@ -4,6 +4,7 @@ One colour means one thing on every page. Sizes are for a page 760 pixels wide.
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -164,10 +165,11 @@ def _note(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontsize="small", color=GREY)
 
 
-def effects(records: list[dict], baseline: str) -> Figure:
+def effects(records: list[dict], baseline: str, linear: Sequence[dict]) -> Figure:
     """Test error of every run, one row of dots per recipe, the mean as a bar; the baseline on top.
 
-    The band is the baseline's mean plus and minus its standard deviation over seeds.
+    The band is the baseline's mean plus and minus its standard deviation over seeds. linear: runs
+    of linear classifiers; those on the data and at the profiles of `records` make the dotted line.
     """
     errors: dict[str, list[float]] = {baseline: []}
     for record in records:
@@ -183,8 +185,28 @@ def effects(records: list[dict], baseline: str) -> Figure:
     axes.grid(axis="y", visible=False)
     profiles = ", ".join(sorted({record["profile"] for record in records}))
     label = f"test error of each seed, {profiles} profile (%"
-    _scale(axes, "x", [v for values in errors.values() for v in values], label)
+    origins = set(map(_origin, records))
+    lines = [run for run in linear if _origin(run) in origins]
+    _linear_line(axes, lines)
+    shown = [v for values in errors.values() for v in values]
+    _scale(axes, "x", shown + [run["test_error"] for run in lines], label)
     return stamped(figure, records)
+
+
+def _origin(run: dict) -> tuple[str, str]:
+    return run["recipe"]["dataset"], run["profile"]
+
+
+def _linear_line(axes: Axes, lines: Sequence[dict]) -> None:
+    """The mean error of linear classifiers across all rows, with its number; or that none ran."""
+    if not lines:
+        axes.plot([], [], ":", color=GREY, label="linear classifier on pixels: not run")
+    else:
+        mean, _ = _mean_std([run["test_error"] for run in lines])
+        label = f"linear classifier on pixels: {mean:.2f} % (n = {len(lines)})"
+        axes.axvline(mean, linestyle=":", color=GREY, label=label)
+    style = {"frameon": False, "fontsize": "small"}
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", **style)
 
 
 def _band(axes: Axes, mean: float, std: float | None) -> None:

@@ -14,8 +14,8 @@ SVHN = tuple(recipe for recipe in recipes.PAPER if recipe.dataset == "svhn")
 # A notebook -> its parameters that say how many seeds, and of which recipes; 1: always one.
 SEEDS = {
     "00_playground": {1: recipes.OPEN_WITHOUT_DROPOUT},
-    "02_gradients": {"seeds": recipes.GRADIENTS},
-    "03_shift_based": {"seeds": recipes.SHIFT},
+    "02_gradients": {"seeds": (*recipes.GRADIENTS, recipes.MNIST_LINEAR)},
+    "03_shift_based": {"seeds": (*recipes.SHIFT, recipes.MNIST_LINEAR)},
     "04_mnist": {"seeds": MNIST, "torch7_seeds": MNIST_TORCH7},
     "05_cifar10": {
         "seeds": CIFAR10,
@@ -28,7 +28,7 @@ SEEDS = {
         "cifar10_seeds": CIFAR10,
         "torch7_seeds": MNIST_TORCH7 + CIFAR10_TORCH7,
         "svhn_seeds": SVHN,
-        "gap_seeds": recipes.GAPS_MNIST + recipes.GAPS_CIFAR10,
+        "gap_seeds": recipes.GAPS_MNIST + recipes.GAPS_CIFAR10 + recipes.LINEAR,
     },
     "08_filters": {1: (recipes.CIFAR10_THEANO,)},
     "10_open_questions": {"seeds": (*recipes.OPEN_BITS, *recipes.OPEN_REGULARIZERS)},

@@ -28,6 +28,7 @@ SIZES = ("dataset", "hidden", "dense", "epochs", "train_images")  # what work de
 GROUPS = {
     **{recipe.name: (recipe,) for recipe in paper.PAPER},
     "the SVHN recipes on svhn-part": paper.SVHN_PART,
+    "linear classifiers": ablations.LINEAR,
     "CIFAR-10 ablations": ablations.CIFAR10_ABLATIONS,
     "gradients": ablations.GRADIENTS,
     "shift-based": ablations.SHIFT,

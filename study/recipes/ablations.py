@@ -10,6 +10,30 @@ from bnnlib.rules import Rule
 from study.recipes.paper import CIFAR10_THEANO, MNIST_THEANO, float_twin
 from study.recipes.recipe import Preprocessing
 
+# A linear classifier of the raw pixels, the line that a network must pass: one layer of real
+# weights, and nothing of the paper's but its loss and its optimizer.
+MNIST_LINEAR = replace(
+    float_twin(MNIST_THEANO),
+    name="mnist-linear",
+    hidden=(),
+    batch_norm=Normalization.NONE,
+    input_dropout=0.0,
+    hidden_dropout=0.0,
+    epochs=20,
+    final_learning_rate=3e-5,
+)
+CIFAR10_LINEAR = replace(
+    MNIST_LINEAR,
+    name="cifar10-linear",
+    dataset="cifar10",
+    side=32,
+    channels=3,
+    epochs=10,
+    learning_rate=1e-3,
+    final_learning_rate=1e-5,
+)
+LINEAR = (MNIST_LINEAR, CIFAR10_LINEAR)
+
 # What the multiplier and the cancellation are worth in the ConvNet.
 CIFAR10_NO_GLOROT = replace(CIFAR10_THEANO, name="cifar10-no-glorot", multiplier=Multiplier.NONE)
 CIFAR10_NO_CANCELLATION = replace(
@@ -213,6 +237,7 @@ CODES_CIFAR10 = replace(CIFAR10_THEANO, name="codes-cifar10")
 CODES = (CODES_MNIST, CODES_CIFAR10)
 
 ABLATIONS = (
+    *LINEAR,
     *CIFAR10_ABLATIONS,
     *GRADIENTS,
     *SHIFT,

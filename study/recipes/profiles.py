@@ -100,6 +100,7 @@ def _swept(arms: Iterable[Recipe], changes: dict) -> dict[str, dict]:
 SMOKE = {
     **{recipe.name: TINY[recipe.network] for recipe in paper.PAPER},
     **_each(paper.SVHN_PART, TINY["convnet"]),
+    **_each(ablations.LINEAR, {"epochs": 2}),
     "mnist-theano-first-epoch": {"hidden": (32, 32)},
     **_each(ablations.CIFAR10_ABLATIONS, TINY["convnet"]),
     **_each(ablations.GRADIENTS, TINY["mlp"]),
@@ -128,6 +129,8 @@ QUICK = {
     "svhn-part-theano-float": {**QUICK_SVHN_PART, **HIGH_CIFAR10},
     "svhn-part-torch7": {**QUICK_SVHN_PART, **QUICK_HALVED, "halve_every": 1.0},
     "svhn-part-torch7-code": {**QUICK_SVHN_PART, **QUICK_HALVED, "halve_every": 1.0},
+    "mnist-linear": {**HIGH_MNIST, "epochs": 10, "train_images": 16_000},
+    "cifar10-linear": {"learning_rate": 3e-3, "final_learning_rate": 3e-5, "train_images": 4_000},
     **_each(ablations.CIFAR10_ABLATIONS, QUICK_CIFAR10),
     **_each(ablations.GRADIENTS, QUICK_GRADIENTS),
     **_each(ablations.SHIFT, QUICK_SHIFT),

@@ -72,9 +72,12 @@ def _require(recipe: Recipe, name: str, holds: bool, rule: str) -> None:
 
 
 def _check_network(recipe: Recipe) -> None:
-    positive = len(recipe.hidden) > 0 and min(recipe.hidden) > 0
+    linear = recipe.network == "mlp" and recipe.activations is Binarization.NONE
+    positive = all(width > 0 for width in recipe.hidden)
     _require(recipe, "network", recipe.network in ("mlp", "convnet"), "must be mlp or convnet")
     _require(recipe, "hidden", positive, "must be positive")
+    rule = "must have a layer, but in an mlp without binary activations"
+    _require(recipe, "hidden", linear or len(recipe.hidden) > 0, rule)
     _require(recipe, "dense", (recipe.dense > 0) == (recipe.network == "convnet"), "is for convnet")
     _check_images(recipe)
     for name in ("input_dropout", "hidden_dropout"):

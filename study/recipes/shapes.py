@@ -1,9 +1,10 @@
 """Shapes of a recipe's layers: how many numbers each reads, sums and passes on."""
 
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from bnnlib.models import CLASSES, CONVNET_CHANNELS, CONVNET_SIDE, MLP_INPUTS
+from bnnlib.models import CLASSES, CONVNET_CHANNELS, CONVNET_SIDE, image_shape
 from study.recipes.recipe import Recipe
 
 
@@ -31,7 +32,7 @@ class Layer:
 def layers_of(recipe: Recipe) -> list[Layer]:
     """The layers of `models.build`, first to last."""
     layers = []
-    widths = (MLP_INPUTS, *recipe.hidden)
+    widths = (math.prod(image_shape(recipe.network, recipe.side, recipe.channels)), *recipe.hidden)
     if recipe.network == "convnet":
         for stage, (channels, width) in enumerate(pairwise((CONVNET_CHANNELS, *recipe.hidden))):
             positions = (CONVNET_SIDE >> stage) ** 2

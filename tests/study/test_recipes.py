@@ -6,11 +6,13 @@ import torch
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Normalization
+from bnnlib.models import image_shape
 from bnnlib.optim import Clip, Multiplier
 from bnnlib.rounding import Rounding
 from bnnlib.rules import Rule
 from study import rates, recipes
 from study.recipes import MNIST_THEANO, RECIPES, sweeps
+from study.recipes.shapes import connections
 from study.train import build
 from study.train.eager import squared_hinge
 
@@ -80,6 +82,17 @@ def test_each_ablation_changes_one_thing(group):
     for recipe in group[1:]:
         changed = differing(recipe, group[0]) - rate
         assert len(changed) == 1 or changed == several[recipe.name], recipe.name
+
+
+def test_the_linear_classifier_is_one_layer_of_real_weights_on_the_pixels():
+    for recipe, inputs in ((recipes.MNIST_LINEAR, 784), (recipes.CIFAR10_LINEAR, 3072)):
+        network = build.build_network(recipe, seed=0)
+        assert [tuple(p.shape) for p in network.parameters()] == [(10, inputs), (10,)]
+        assert connections(recipe) == 10 * inputs
+        x = torch.randint(0, 256, (3, *image_shape("mlp", recipe.side, recipe.channels)))
+        weight, bias = network.parameters()
+        expected = (2 * x.double().flatten(1) / 255 - 1) @ weight.double().t() + bias.double()
+        torch.testing.assert_close(network(x.byte()).double(), expected, rtol=0, atol=1e-4)
 
 
 def test_on_part_nothing_differs_but_the_data():
@@ -175,8 +188,8 @@ def test_every_recipe_takes_a_step_at_smoke_size(recipe):
     network = build.build_network(recipe, seed=0)
     generator = torch.Generator().manual_seed(0)
     optimizer = build.build_optimizer(recipe, network, generator)
-    shape = (20, 28, 28) if recipe.network == "mlp" else (20, 3, 32, 32)
-    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    shape = image_shape(recipe.network, recipe.side, recipe.channels)
+    x = torch.randint(0, 256, (20, *shape), dtype=torch.uint8, generator=generator)
     before = [p.detach().clone() for p in network.parameters() if p.requires_grad]
     squared_hinge(network(x), torch.arange(20) % 10).backward()
     optimizer.step()
@@ -195,6 +208,7 @@ def test_every_recipe_takes_a_step_at_smoke_size(recipe):
         {"batch_size": 1},
         {"hidden": ()},
         {"hidden": (8, 0)},
+        {"hidden": (), "network": "convnet", "activations": Binarization.NONE},
         {"learning_rate": 0.0},
         {"hidden_dropout": 1.0},
         {"network": "transformer"},

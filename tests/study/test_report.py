@@ -251,14 +251,27 @@ def test_curves_cope_with_errors_of_zero_and_runs_of_one_epoch():
 def test_effects_puts_the_baseline_first():
     records = seeds(recipes.GRADIENTS_NO_GLOROT, "quick", 9.0, 9.5, 10.0)
     records += seeds(recipes.GRADIENTS_BASELINE, "quick", 2.0, 2.1, 2.2)
-    figure = report.effects(records, "gradients-baseline")
+    figure = report.effects(records, "gradients-baseline", [])
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["baseline", "no glorot"]
     assert "9.50 ± 0.50 (n = 3)" in texts(figure) and "log scale" in texts(figure)
+    assert "linear classifier on pixels: not run" in texts(figure)
+
+
+def test_effects_has_the_line_of_the_linear_classifier_at_the_profile_that_it_shows():
+    records = seeds(recipes.GRADIENTS_BASELINE, "evening", 1.7, 1.8)
+    linear = seeds(recipes.MNIST_LINEAR, "evening", 8.0, 8.2)
+    linear += seeds(recipes.MNIST_LINEAR, "quick", 9.0)
+    linear += seeds(recipes.CIFAR10_LINEAR, "evening", 60.0)
+    figure = report.effects(records, "gradients-baseline", linear)
+    assert "linear classifier on pixels: 8.10 % (n = 2)" in texts(figure)
+    (axes,) = figure.axes
+    places = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+    assert places == [pytest.approx(8.1)] and axes.get_xlim()[1] > 8.1
 
 
 def test_figures_of_nothing_say_so():
-    nothing = [report.learning_curves([]), report.effects([], "gradients-baseline")]
+    nothing = [report.learning_curves([]), report.effects([], "gradients-baseline", [])]
     for figure in [*nothing, figures.beside_the_paper([], {})]:
         assert "not run" in texts(figure)
 
