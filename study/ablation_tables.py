@@ -35,25 +35,33 @@ def both_ways(records: Sequence[dict]) -> pd.DataFrame:
 
 
 def disagreement(one: Result, other: Result) -> list[str]:
-    """A sentence if two claims on the same change have effects of opposite signs, else none.
+    """A sentence if two claims on the same change differ in its effect, else none.
 
-    Both claims name the changed recipe first, and its baseline second.
+    They differ where the effects have opposite signs, or intervals without a common point. Both
+    claims name the changed recipe first, and its baseline second.
     """
     effects = [result.difference for result in (one, other)]
-    if None in effects or effects[0] * effects[1] >= 0:
+    if None in effects or not (effects[0] * effects[1] < 0 or _apart(one, other)):
         return []
     pages = [f"notebook {result.claim.notebook[:2]}" for result in (one, other)]
     parts = [f"{_effect(r)} in {page}" for r, page in zip((one, other), pages, strict=True)]
-    how = "disagree" if _apart(one, other) else "point in opposite directions, but not surely so"
+    how = _how(*effects, _apart(one, other))
     return [
         f"**Two experiments {how}.** The same exchange changes the test error by {parts[0]} "
         f"and by {parts[1]}; their networks, dropout and lengths differ."
     ]
 
 
+def _how(one: float, other: float, apart: bool) -> str:
+    """In what way two effects differ."""
+    if one * other < 0:
+        return "disagree" if apart else "point in opposite directions, but not surely so"
+    return "disagree about the size of an effect"
+
+
 def _effect(result: Result) -> str:
-    conditions = ", ".join(filter(None, [result.interval, *sorted(result.profiles), result.grade]))
-    return f"{result.difference:+.2f} points ({conditions})"
+    known = filter(None, [result.interval, *sorted(result.profiles), result.grade])
+    return f"{result.difference:+.2f} points ({', '.join(known)}; verdict: {result.verdict})"
 
 
 def _apart(one: Result, other: Result) -> bool:

@@ -165,6 +165,13 @@ GAPS_CIFAR10_SHIFT = replace(
     final_learning_rate=0.0,
     halve_every=50.0,
 )
+# The two halves of the last one, each alone.
+GAPS_CIFAR10_SHIFT_BN = replace(
+    CIFAR10_THEANO, name="gaps-cifar10-shift-bn", batch_norm=Normalization.SHIFT_CODED
+)
+GAPS_CIFAR10_SHIFT_ADAMAX = replace(
+    GAPS_CIFAR10_SHIFT, name="gaps-cifar10-shift-adamax", batch_norm=Normalization.EXACT
+)
 GAPS_MNIST = (
     GAPS_MNIST_BASELINE,
     GAPS_MNIST_WIDTH,
@@ -177,6 +184,8 @@ GAPS_CIFAR10 = (
     GAPS_CIFAR10_BATCH,
     GAPS_CIFAR10_ZCA,
     GAPS_CIFAR10_STOCHASTIC,
+    GAPS_CIFAR10_SHIFT_BN,
+    GAPS_CIFAR10_SHIFT_ADAMAX,
     GAPS_CIFAR10_SHIFT,
 )
 

@@ -5,7 +5,7 @@ rate and end at a higher one. A schedule of halvings is compressed to six to ten
 hundred that the paper's words make of 1000 epochs on MNIST would, compressed, stop learning after
 a few. The rate is set by epoch, so in the shortest runs several halvings fall between two epochs.
 
-At `evening` each arm of notebooks 02 and 03 has the learning rate that its sweep chose, see
+At `evening` each arm of notebooks 02, 03 and 07 has the learning rate that its sweep chose, see
 `sweeps`.
 """
 
@@ -59,6 +59,9 @@ EVENING_REGULARIZERS = {"hidden": (512, 512, 512), "epochs": 20, "train_images":
 # At these recipes' own width few epochs make networks that work.
 EVENING_GRADIENTS = {"epochs": 8}
 EVENING_SHIFT = {"epochs": 8, "halve_every": 1.0}
+# Half of the paper's widths, and as many epochs as several seeds have time for.
+EVENING_GAPS_MNIST = {"hidden": (2048, 2048, 2048), "epochs": 16}
+EVENING_GAPS_CIFAR10 = {"hidden": (64, 128, 256), "dense": 512, "epochs": 6}
 # Several seeds on CPU: a quarter of the paper's widths.
 EVENING_CODES_MNIST = {"hidden": (1024, 1024, 1024), "epochs": 10}
 EVENING_CODES_CIFAR10 = {
@@ -105,7 +108,7 @@ SMOKE = {
     **_each(ablations.CIFAR10_ABLATIONS, TINY["convnet"]),
     **_each(ablations.GRADIENTS, TINY["mlp"]),
     **_each(ablations.SHIFT, TINY["mlp"]),
-    **_each(sweeps.RATE_RECIPES, TINY["mlp"]),
+    **{recipe.name: TINY[recipe.network] for recipe in sweeps.RATE_RECIPES},
     **_each(ablations.GAPS_MNIST, TINY["mlp"]),
     **_each(ablations.GAPS_CIFAR10, TINY["convnet"]),
     **_each(ablations.OPEN_BITS, TINY["mlp"]),
@@ -139,6 +142,7 @@ QUICK = {
     "gaps-mnist-shift": {**QUICK_GAPS_MNIST, "halve_every": 0.5},
     **_each(ablations.GAPS_CIFAR10, {**QUICK_GAPS_CIFAR10, **HIGH_CIFAR10}),
     "gaps-cifar10-shift": {**QUICK_GAPS_CIFAR10, "halve_every": 1 / 4},
+    "gaps-cifar10-shift-adamax": {**QUICK_GAPS_CIFAR10, "halve_every": 1 / 4},
     **_each(ablations.OPEN_BITS, QUICK_OPEN),
     **_each(ablations.OPEN_REGULARIZERS, QUICK_OPEN),
     "codes-mnist": QUICK_CODES_MNIST,
@@ -165,10 +169,14 @@ EVENING = {
     **_each(ablations.CIFAR10_ABLATIONS, EVENING_CIFAR10),
     **_swept(ablations.GRADIENTS, EVENING_GRADIENTS),
     **_swept(ablations.SHIFT, EVENING_SHIFT),
-    **_each(ablations.GAPS_MNIST, {"epochs": 10}),
-    "gaps-mnist-shift": {"epochs": 10, "halve_every": 1.0},
-    **_each(ablations.GAPS_CIFAR10, {"epochs": 5}),
-    "gaps-cifar10-shift": {"epochs": 5, "halve_every": 0.5},
+    **_swept(ablations.GAPS_MNIST, EVENING_GAPS_MNIST),
+    **_swept((ablations.GAPS_MNIST_WIDTH,), {**EVENING_GAPS_MNIST, "hidden": (1024, 1024, 1024)}),
+    **_swept((ablations.GAPS_MNIST_SHIFT,), {**EVENING_GAPS_MNIST, "halve_every": 2.0}),
+    **_swept(ablations.GAPS_CIFAR10, EVENING_GAPS_CIFAR10),
+    **_swept(
+        (ablations.GAPS_CIFAR10_SHIFT, ablations.GAPS_CIFAR10_SHIFT_ADAMAX),
+        {**EVENING_GAPS_CIFAR10, "halve_every": 1.0},
+    ),
     **_each(ablations.OPEN_BITS, EVENING_OPEN),
     **_each(ablations.OPEN_REGULARIZERS, EVENING_REGULARIZERS),
     "codes-mnist": EVENING_CODES_MNIST,

@@ -23,7 +23,12 @@ EXPONENTIAL = (1e-3, 3e-3, 1e-2)  # around the published 3e-3
 UNMULTIPLIED = (1e-2, 3e-2, 1e-1)
 HALVED_ADAM = (2**-10, 2**-8, 2**-6)
 HALVED_ADAMAX = (2**-8, 2**-6, 2**-4)  # around the 2^-6 of the authors' code
+# Behind dropout small networks learn little at the published rates.
+DROPPED_EXPONENTIAL = (3e-4, 1e-3, 3e-3)
+DROPPED_ADAMAX = (2**-10, 2**-8, 2**-6)
 
+# The groups of ablations whose arms are swept.
+GROUPS = (ablations.GRADIENTS, ablations.SHIFT, ablations.GAPS_MNIST, ablations.GAPS_CIFAR10)
 # Its rate is the baseline's by definition: what does the multiplier do at an unchanged rate?
 FOLLOWS = {ablations.GRADIENTS_NO_GLOROT.name: ablations.GRADIENTS_BASELINE.name}
 
@@ -32,6 +37,8 @@ def _tried(arm: Recipe) -> tuple[float, float, float]:
     """The three rates of an arm, rising."""
     if arm.name == ablations.GRADIENTS_NO_GLOROT_HIGHER_RATE.name:
         return UNMULTIPLIED
+    if arm.hidden_dropout:
+        return DROPPED_ADAMAX if arm.halve_every else DROPPED_EXPONENTIAL
     if arm.halve_every:
         return HALVED_ADAM if arm.optimizer is Rule.ADAM else HALVED_ADAMAX
     return EXPONENTIAL
@@ -71,8 +78,6 @@ def chosen_fields(arm: Recipe, rates: dict[str, float]) -> dict[str, float]:
     return at_rate(arm, rates[name]) if name in rates else {}
 
 
-SWEPT = tuple(
-    arm for arm in (*ablations.GRADIENTS, *ablations.SHIFT) if arm.name not in FOLLOWS
-)
+SWEPT = tuple(arm for group in GROUPS for arm in group if arm.name not in FOLLOWS)
 SWEEPS = {arm.name: sweep(arm) for arm in SWEPT}
 RATE_RECIPES = tuple(recipe for tried in SWEEPS.values() for recipe in tried)

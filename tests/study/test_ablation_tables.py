@@ -1,7 +1,7 @@
 import pytest
 from hand_made import record, seeds
 
-from study import ablation_tables, recipes
+from study import ROOT, ablation_tables, recipes
 from study.evidence import answer
 
 
@@ -24,6 +24,7 @@ def test_opposite_effects_are_told_and_clear_ones_disagree():
     assert "disagree." in line
     assert "-0.50 points" in line and "+2.00 points" in line
     assert "notebook 03" in line and "notebook 07" in line
+    assert "verdict: found" in line
 
 
 def test_what_chance_allows_is_no_disagreement():
@@ -34,8 +35,20 @@ def test_what_chance_allows_is_no_disagreement():
 
 
 def test_effects_of_one_sign_need_no_sentence():
-    assert shift((2.5, 2.6, 2.7), (4.0, 4.1, 4.2)) == []
+    assert shift((2.5, 2.6, 2.7), (2.6, 2.7, 2.8)) == []
     assert shift((), (4.0, 4.1)) == []
+
+
+def test_effects_of_one_sign_disagree_where_their_intervals_are_apart():
+    (line,) = shift((2.5, 2.6, 2.7), (4.0, 4.1, 4.2))
+    assert "disagree about the size" in line
+
+
+def test_both_notebooks_tell_it():
+    for name in ("03_shift_based", "07_results_table"):
+        code = (ROOT / "notebooks" / f"{name}.ipynb").read_text()
+        assert "report.tell(disagreement(" in code and "gap_mnist_shift" in code
+        assert "shift_both" in code
 
 
 def test_stochastic_recipes_are_shown_both_ways():

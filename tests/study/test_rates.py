@@ -11,6 +11,7 @@ from study.train import runs
 from tools import choose_rates
 
 ARM = recipes.GRADIENTS_NO_CLIPPING
+ARMS = (*recipes.GRADIENTS, *recipes.SHIFT, *recipes.GAPS_MNIST, *recipes.GAPS_CIFAR10)
 
 
 def sweep_run(recipe, *validation_errors):
@@ -59,7 +60,7 @@ def test_three_rates_rise_and_shifts_are_powers_of_two():
 
 
 def test_every_arm_is_swept_or_follows_one_that_is():
-    for arm in (*recipes.GRADIENTS, *recipes.SHIFT):
+    for arm in ARMS:
         assert sweeps.FOLLOWS.get(arm.name, arm.name) in sweeps.SWEEPS
 
 
@@ -73,7 +74,7 @@ def test_an_arm_at_a_chosen_rate_is_the_recipe_that_tried_it():
 
 
 def test_the_evening_profile_has_the_chosen_rates():
-    for arm in (*recipes.GRADIENTS, *recipes.SHIFT):
+    for arm in ARMS:
         expected = sweeps.chosen_fields(arm, sweeps.chosen())
         changes = recipes.PROFILES[rates.PROFILE][arm.name]
         assert {field: changes.get(field) for field in expected} == expected
