@@ -33,6 +33,7 @@ from bnnlib.normalization import (
     Scale,
     ShiftBatchNorm,
 )
+from bnnlib.variants import PolynomialActivation, ScaledBinaryLinear
 
 CLASSES = 10
 MLP_SIDE = 28
@@ -57,6 +58,8 @@ class LayerFactory:
     noise: Generator
     batch_norm: Normalization = Normalization.EXACT
     initialization: Initialization = Initialization.UNIFORM
+    filter_scale: bool = False  # XNOR-Net's, of dense binary layers
+    polynomial_gradient: bool = False  # Bi-Real Net's, of binary activations
 
     def _options(self, inputs: InputValues) -> dict:
         """Keyword arguments of a binary layer that reads such inputs."""
@@ -71,7 +74,8 @@ class LayerFactory:
         """A dense layer; inputs: what it reads in training."""
         if self.weights is Binarization.NONE:
             return self._glorot(nn.utils.skip_init(nn.Linear, fan_in, fan_out))
-        return order_for_kernels(BinaryLinear(fan_in, fan_out, **self._options(inputs)))
+        kind = ScaledBinaryLinear if self.filter_scale else BinaryLinear
+        return order_for_kernels(kind(fan_in, fan_out, **self._options(inputs)))
 
     def conv(self, channels: int, filters: int, inputs: InputValues) -> nn.Module:
         """A 3x3 convolution; inputs: what it reads in training."""
@@ -103,6 +107,8 @@ class LayerFactory:
     def activation(self) -> nn.Module:
         if self.activations is Binarization.NONE:
             return nn.ReLU()
+        if self.polynomial_gradient:
+            return PolynomialActivation()
         noise = self.noise if self.activations is Binarization.STOCHASTIC else None
         return BinaryActivation(noise, self.cancel)
 

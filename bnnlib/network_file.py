@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Normalization
 from bnnlib.models import CLASSES, LayerFactory, binary_layers, build, image_shape, require_images
+from bnnlib.variants import without_scales
 
 DAMAGE = (safetensors.SafetensorError, LookupError, TypeError, ValueError, RuntimeError)
 DAMAGE += (AttributeError, OverflowError, RecursionError)
@@ -66,8 +67,10 @@ def save_network(network: nn.Sequential, shape: dict, trained: dict | None = Non
 
     Sign bits of each binary layer, packed by output row; biases, batch norm and input scaling as
     they are. `shape`: the recipe's `file_shape`. trained: what `trained_on` returns.
+    Scales of filters go into the batch normalization behind them: see `variants`.
     Raises ValueError for a network with real weights, and for a NaN among those of a binary layer.
     """
+    network = without_scales(network)
     layers = binary_layers(network)
     if not layers:
         raise ValueError("only networks with binary weights have a network file")

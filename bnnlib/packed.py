@@ -22,6 +22,7 @@ from bnnlib.layers import ScaleInput
 from bnnlib.models import image_shape
 from bnnlib.network_file import about, load_network, name_of
 from bnnlib.packed_layers import ByteInput, PackedLayer, PixelInput, RealInput, Scores
+from bnnlib.variants import without_scales
 from bnnlib.xnor import pack_signs, pack_weights
 
 # Bytes that first layers read or write at once: small beside a machine's memory, yet 20,000 MNIST
@@ -104,10 +105,12 @@ def pack(network: nn.Sequential, shape: tuple[int, ...] | None = None) -> Packed
 
     A copy: what later happens to `network` does not reach it. It computes what `folding.reference`
     does, every hidden bit and score; what `network` does in evaluation mode, but for rounding.
-    Networks of somebody's own layers are packed, too, if `layer_order` admits them. Raises
-    ValueError for a float twin, for real activations, for values that are not finite, and, naming
-    the layer, for an order or sizes that packed networks don't have.
+    Networks of somebody's own layers are packed, too, if `layer_order` admits them. Scales of
+    filters (`variants`) go into the batch normalization behind them, and so into its thresholds.
+    Raises ValueError for a float twin, for real activations, for values that are not finite, and,
+    naming the layer, for an order or sizes that packed networks don't have.
     """
+    network = without_scales(network)
     parts = blocks(network)
     convolved = parts[0].signs.dim() == 4
     shape = shape or (PICTURES if convolved else DIGITS)

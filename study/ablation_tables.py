@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from study.evidence import Result
+from bnnlib.binarize import Binarization
+from study.evidence import Result, answer
 from study.tables import spread
 from study.verdicts import interval
+
+AVERAGED = "averaged_test_error"  # a record's entry, where something is drawn
 
 
 def both_ways(records: Sequence[dict]) -> pd.DataFrame:
@@ -17,14 +20,14 @@ def both_ways(records: Sequence[dict]) -> pd.DataFrame:
     """
     groups: dict[tuple[str, str], list[dict]] = {}
     for run in records:
-        if "averaged_test_error" in run:
+        if AVERAGED in run:
             groups.setdefault((run["recipe"]["name"], run["profile"]), []).append(run)
     rows = [
         {
             "recipe": name,
             "profile": profile,
             "tested by signs (%)": spread(run["test_error"] for run in group),
-            "by the mean of draws (%)": spread(run["averaged_test_error"] for run in group),
+            "by the mean of draws (%)": spread(run[AVERAGED] for run in group),
             "draws": group[0]["averaged_draws"],
             "n": len(group),
         }
@@ -32,6 +35,20 @@ def both_ways(records: Sequence[dict]) -> pd.DataFrame:
     ]
     columns = ["recipe", "profile", "tested by signs (%)", "by the mean of draws (%)", "draws", "n"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def by_draws(claim_id: str, records: Sequence[dict]) -> Result:
+    """The result of a claim whose stochastic recipes are tested by the mean of many draws.
+
+    Runs of theirs that were not tested so are left out: those older than that test.
+    """
+    tested = [run for run in records if AVERAGED in run or not _is_drawn(run)]
+    return answer(claim_id, tested, lambda run: run.get(AVERAGED, run["test_error"]))
+
+
+def _is_drawn(run: dict) -> bool:
+    """Whether a run's weights or activations are drawn in training."""
+    return Binarization.STOCHASTIC in (run["recipe"]["weights"], run["recipe"]["activations"])
 
 
 def disagreement(one: Result, other: Result) -> list[str]:

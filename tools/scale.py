@@ -23,7 +23,7 @@ SEEDS = 10
 PASSES = 3  # a training step multiplies for the outputs and for two gradients
 # What a step computes, beside sizes; recipes alike in it take alike.
 KIND = ("network", "weights", "activations", "batch_norm", "optimizer")
-KIND += ("latent_bits", "gradient_bits", "rounding")
+KIND += ("latent_bits", "gradient_bits", "rounding", "filter_scale", "polynomial_gradient")
 SIZES = ("dataset", "hidden", "dense", "epochs", "train_images")  # what work depends on
 GROUPS = {
     **{recipe.name: (recipe,) for recipe in paper.PAPER},

@@ -56,12 +56,15 @@ class Recipe:
     side: int = 0  # of square images, in pixels; 0: 28 for an MLP, 32 for a ConvNet
     channels: int = 0  # 1 or 3; 0: 1 for an MLP, 3 for a ConvNet
     classes: int = CLASSES
+    filter_scale: bool = False  # MLP only; sums times the mean |latent weight| of each unit
+    polynomial_gradient: bool = False  # of the sign of activations: 2 - 2 |r| where |r| <= 1
 
     def __post_init__(self):
         _check_network(self)
         _check_training(self)
         _check_schedule(self)
         _check_bits(self)
+        _check_variants(self)
         if self.optimizer is not Rule.ADAM:
             _check_shifts(self)
 
@@ -129,6 +132,16 @@ def _check_bits(recipe: Recipe) -> None:
     rounded = latent > 0 or gradient > 0
     rule = "needs latent_bits or gradient_bits"
     _require(recipe, "rounding", rounded or recipe.rounding is Rounding.NEAREST, rule)
+
+
+def _check_variants(recipe: Recipe) -> None:
+    scaled = recipe.network == "mlp" and recipe.weights is not Binarization.NONE
+    scaled = scaled and recipe.batch_norm is Normalization.EXACT
+    rule = "is for an mlp of binary weights with exact batch normalization"
+    _require(recipe, "filter_scale", scaled or not recipe.filter_scale, rule)
+    signs = recipe.activations is Binarization.DETERMINISTIC and recipe.cancel_saturated
+    rule = "is for deterministic activations whose saturated gradients are cancelled"
+    _require(recipe, "polynomial_gradient", signs or not recipe.polynomial_gradient, rule)
 
 
 def _check_shifts(recipe: Recipe) -> None:

@@ -10,7 +10,7 @@ from torch import Generator, nn
 
 from bnnlib.binarize import power_of_two
 from bnnlib.functional import laid_out
-from bnnlib.layers import BinaryConv2d, BinaryLinear
+from bnnlib.layers import BinaryLayer
 from bnnlib.models import LayerFactory, binary_layers, build
 from bnnlib.optim import Clip, Multiplier, Optimizer
 from bnnlib.rounding import Rounding
@@ -27,6 +27,8 @@ def build_network(recipe: Recipe, seed: int, device: str = "cpu") -> nn.Sequenti
         noise=Generator(device).manual_seed(3 * seed + 1),
         batch_norm=recipe.batch_norm,
         initialization=recipe.initialization,
+        filter_scale=recipe.filter_scale,
+        polynomial_gradient=recipe.polynomial_gradient,
     )
     network = build(
         factory,
@@ -97,7 +99,7 @@ def parameter_groups(recipe: Recipe, network: nn.Module) -> list[dict]:
 
 
 def _is_binary(module: nn.Module) -> bool:
-    return isinstance(module, BinaryLinear | BinaryConv2d)
+    return isinstance(module, BinaryLayer)
 
 
 def _is_latent(module: nn.Module, name: str) -> bool:

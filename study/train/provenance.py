@@ -59,6 +59,7 @@ DETERMINING = (
     "bnnlib/shift_norm",
     "bnnlib/sign_product",
     "bnnlib/traced",
+    "bnnlib/variants",
     "study/data/preprocessing",
     "study/data/training_data",
     "study/train/analysis",

@@ -1,8 +1,8 @@
-import pytest
 from hand_made import record, seeds
 
-from study import ROOT, ablation_tables, recipes
+from study import ROOT, ablation_tables, claims, recipes, verdicts
 from study.evidence import answer
+from study.train import averaged
 
 
 def shift(one, other):
@@ -63,7 +63,41 @@ def test_stochastic_recipes_are_shown_both_ways():
     assert ablation_tables.both_ways([]).empty
 
 
-@pytest.mark.parametrize("claims", [("shift_both", "gap_mnist_shift")])
-def test_both_claims_name_the_changed_recipe_first(claims):
-    for name in claims:
+def weights_averaged(baseline, *averaged):
+    """The claim on deterministic weights from errors of the baseline, and by draws of the other."""
+    arm = recipes.GRADIENTS_STOCHASTIC_WEIGHTS
+    runs = seeds(recipes.GRADIENTS_BASELINE, "evening", *baseline)
+    stochastic = seeds(arm, "evening", *(9.0 for _ in averaged))
+    runs += [
+        run | ({} if error is None else {"averaged_test_error": error, "averaged_draws": 16})
+        for run, error in zip(stochastic, averaged, strict=True)
+    ]
+    return ablation_tables.by_draws("deterministic_weights_averaged", runs)
+
+
+def test_a_claim_on_draws_is_judged_by_draws():
+    result = weights_averaged((1.8, 1.8, 1.9), 1.8, 1.9, 2.0)
+    assert list(result.reference) == [1.8, 1.9, 2.0]
+    assert result.verdict == verdicts.FOUND
+    assert weights_averaged((2.3, 2.3, 2.4), 1.8, 1.8, 1.9).verdict == verdicts.OPPOSITE
+
+
+def test_runs_that_were_not_tested_by_draws_do_not_count_as_such():
+    assert weights_averaged((1.8, 1.8, 1.9), 1.8, None, None).verdict == verdicts.TOO_FEW
+    result = weights_averaged((1.8, 1.8, 1.9), None, None, None)
+    assert (result.verdict, result.reference) == (verdicts.NOT_RUN, [])
+
+
+def test_claims_on_draws_ask_what_those_on_signs_ask():
+    """The same recipes, criterion and margin: only the test of the stochastic network differs."""
+    for what in ("weights", "activations", "both"):
+        signs = claims.load()[f"deterministic_{what}"]
+        draws = claims.load()[f"deterministic_{what}_averaged"]
+        asked = [(c.recipes, c.kind, c.margin, c.evidence, c.notebook) for c in (signs, draws)]
+        assert asked[0] == asked[1]
+        assert "sixteen draws" in draws.selection and averaged.DRAWS == 16
+
+
+def test_both_claims_name_the_changed_recipe_first():
+    for name in ("shift_both", "gap_mnist_shift"):
         assert answer(name, []).claim.recipes[1].endswith("-baseline")

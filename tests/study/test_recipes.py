@@ -172,7 +172,7 @@ def test_a_shortened_schedule_of_halvings_has_some_ten_stages(profile):
 
 def test_the_recipe_table_has_a_source_for_every_field_of_the_papers_recipes():
     ours = {"train_images", "latent_bits", "gradient_bits", "rounding"}
-    ours |= {"side", "channels", "classes"}
+    ours |= {"side", "channels", "classes", "filter_scale", "polynomial_gradient"}
     described = {f.name for f in fields(MNIST_THEANO)} - {"name", "dataset"} - ours
     sets = ("mnist", "cifar10", "svhn", "svhn-part")
     papers = {f"{data}-{kind}" for data in sets for kind in KINDS}
@@ -231,6 +231,10 @@ def test_every_recipe_takes_a_step_at_smoke_size(recipe):
         {"gradient_bits": 1},
         {"gradient_bits": 8, "weights": Binarization.NONE, "multiplier": Multiplier.NONE},
         {"rounding": Rounding.STOCHASTIC},
+        {"filter_scale": True, "batch_norm": Normalization.SHIFT_CODED},
+        {"filter_scale": True, "weights": Binarization.NONE, "multiplier": Multiplier.NONE},
+        {"polynomial_gradient": True, "cancel_saturated": False},
+        {"polynomial_gradient": True, "activations": Binarization.STOCHASTIC},
     ],
     ids=str,
 )
