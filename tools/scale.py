@@ -2,29 +2,28 @@
 
 Estimated from the seconds of committed runs, all on CPU. A run's time is taken to grow with its
 multiply-adds, at the rate of the largest network that was trained by the same kind of steps.
+The runs themselves are the page's other table.
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from statistics import median
 
 from bnnlib.files import atomic_write
-from study import ROOT, data, recipes
-from study.data import store
+from study import ROOT, recipes
 from study.recipes import ablations, paper
 from study.recipes.recipe import Recipe
 from study.recipes.shapes import connections
-from study.train import runs
+from tools import scale_runs
+from tools.scale_runs import sized, work
 
 PAGE = ROOT / "docs" / "scale.md"
-BEGIN, END = "<!-- estimate:begin -->", "<!-- estimate:end -->"
+PARTS = ("estimate", "runs")  # of the page, which are made here
 SEEDS = 10
-PASSES = 3  # a training step multiplies for the outputs and for two gradients
 # What a step computes, beside sizes; recipes alike in it take alike.
 KIND = ("network", "weights", "activations", "batch_norm", "optimizer")
 KIND += ("latent_bits", "gradient_bits", "rounding", "filter_scale", "polynomial_gradient")
-SIZES = ("dataset", "hidden", "dense", "epochs", "train_images")  # what work depends on
 GROUPS = {
     **{recipe.name: (recipe,) for recipe in paper.PAPER},
     "the SVHN recipes on svhn-part": paper.SVHN_PART,
@@ -50,37 +49,18 @@ class Rate:
     device: str
 
 
-def work(recipe: Recipe) -> float:
-    """Multiply-adds of a run: training and validation of all epochs."""
-    held = data.VALIDATION[recipe.dataset]
-    trained = recipe.train_images or store.SIZES[recipe.dataset][0] - held
-    return connections(recipe) * recipe.epochs * (PASSES * trained + held)
-
-
 @cache
 def rates(name: str) -> list[Rate]:
     """Rates of a recipe's committed runs on CPU, one a profile, the largest network last."""
     found = []
     for profile in recipes.PROFILES:
-        records = [r for r in runs.committed(recipes.by_name(name), profile) if _counts(r)]
+        records = scale_runs.committed(name, profile)
         if records:
-            made = _sized(records[0])
-            seconds = median(_core_seconds(record) / work(_sized(record)) for record in records)
+            made = sized(records[0])
+            seconds = median(_core_seconds(record) / work(sized(record)) for record in records)
             device = records[0]["provenance"]["device_name"]
             found.append(Rate(name, profile, connections(made), seconds, device))
     return sorted(found, key=lambda rate: rate.largest)
-
-
-def _sized(record: dict) -> Recipe:
-    """The named recipe at the record's size."""
-    sizes = {name: record["recipe"][name] for name in SIZES}
-    named = recipes.by_name(record["recipe"]["name"])
-    return replace(named, **sizes | {"hidden": tuple(sizes["hidden"])})
-
-
-def _counts(record: dict) -> bool:
-    made = record["provenance"]
-    return made["device"] == "cpu" and not made["stand_in"]
 
 
 def _core_seconds(record: dict) -> float:
@@ -171,11 +151,14 @@ def _sizes(recipe: Recipe) -> list[Rate]:
 
 
 def updated(page: str) -> str:
-    """The page with the table of now. Raises ValueError where its place is not marked."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"{PAGE.name} needs the lines {BEGIN} and {END}, each once")
-    head, rest = page.split(BEGIN)
-    return f"{head}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+    """The page with the tables of now. Raises ValueError where a place is not marked."""
+    for part, made in zip(PARTS, (table(), scale_runs.table()), strict=True):
+        begin, end = f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
+        if page.count(begin) != 1 or page.count(end) != 1:
+            raise ValueError(f"{PAGE.name} needs the lines {begin} and {end}, each once")
+        head, rest = page.split(begin)
+        page = f"{head}{begin}\n{made}\n{end}{rest.split(end)[1]}"
+    return page
 
 
 def main() -> int:

@@ -3,17 +3,51 @@
 from dataclasses import replace
 
 import pytest
+from hand_made import record
 
 from study import recipes
+from study.recipes import paper
 from study.train.runs import read_record
-from tools import scale
+from tools import scale, scale_runs
 
 
 def test_the_page_has_the_estimate_of_now():
     page = scale.PAGE.read_text("utf-8")
     assert scale.updated(page) == page, "python -m tools.scale"
     with pytest.raises(ValueError, match="needs the lines"):
-        scale.updated(page.replace(scale.END, ""))
+        scale.updated(page.replace("<!-- runs:end -->", ""))
+
+
+def rows_of(page):
+    """(recipe, profile) -> the cells of its row in the table of runs."""
+    lines = page.split("<!-- runs:begin -->")[1].split("<!-- runs:end -->")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[3:]]
+    return {(row[0], row[1]): row for row in rows if len(row) > 2}
+
+
+def test_every_committed_run_of_the_papers_recipes_is_in_the_table():
+    """At a profile on one kind of machine there is one row, with what its records say."""
+    rows = rows_of(scale.PAGE.read_text("utf-8"))
+    folders = [scale_runs.runs.COMMITTED / recipe.name for recipe in paper.PAPER]
+    assert rows.keys() == {(f.name, each.name) for f in folders for each in f.glob("*")}
+    for path in scale_runs.runs.COMMITTED.glob("mnist-theano/evening/cpu-seed0.json"):
+        record, cells = read_record(path), rows["mnist-theano", "evening"]
+        seconds = record["provenance"]["seconds"] / record["recipe"]["epochs"]
+        assert cells[2] == "the paper's" and cells[4] == f"{seconds:.1f}"
+        assert cells[6] == f"{seconds * 1000 / 3600:,.3g}"
+        assert cells[9] == f"{record['test_error'] - 0.96:+.2f}"
+
+
+def test_hours_of_a_smaller_network_grow_with_the_work_of_an_epoch():
+    recipe = recipes.MNIST_TORCH7
+    made = record(recipe, "quick", 0, 4.0)
+    made["provenance"]["seconds"] = 30.0
+    small = scale_runs.sized(made)
+    cells = scale_runs._row(recipe, "quick", [made])
+    more = scale_runs.work(replace(recipe, epochs=1)) / scale_runs.work(replace(small, epochs=1))
+    hours = 30 / small.epochs * more * recipe.epochs / 3600
+    assert cells[6] == f"about {hours:,.3g}" and cells[9] == "+2.60"
+    assert f"{more:.3g} times" in cells[2]
 
 
 def test_every_recipe_is_counted_once():
@@ -28,9 +62,9 @@ def test_work_is_counted_by_hand():
 
 
 def test_hours_are_those_of_a_run_that_was_made_at_this_size():
-    (path,) = scale.runs.COMMITTED.glob("mnist-theano-first-epoch/paper/cpu-seed0.json")
-    record, recipe = read_record(path), recipes.MNIST_THEANO_FIRST_EPOCH
-    made = record["provenance"]
+    (path,) = scale_runs.runs.COMMITTED.glob("mnist-theano-first-epoch/paper/cpu-seed0.json")
+    found, recipe = read_record(path), recipes.MNIST_THEANO_FIRST_EPOCH
+    made = found["provenance"]
     (own,) = scale.rates(recipe.name)
     assert own.seconds * scale.work(recipe) == pytest.approx(made["seconds"] * made["threads"])
     assert scale.hours(recipe, own) * 3600 == pytest.approx(made["seconds"] * made["threads"])
