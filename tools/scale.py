@@ -64,7 +64,9 @@ def rates(name: str) -> list[Rate]:
 
 
 def _core_seconds(record: dict) -> float:
-    return record["provenance"]["seconds"] * record["provenance"]["threads"]
+    """All epochs at the median one's time: a run that shared its cores had some much longer."""
+    seconds = scale_runs.seconds_of(record)
+    return median(seconds) * len(seconds) * record["provenance"]["threads"]
 
 
 def rate_of(recipe: Recipe) -> Rate | None:
@@ -137,8 +139,9 @@ def _trust(devices: set[str]) -> str:
     ratios = [found[0].seconds / found[-1].seconds for found in several]
     spread = f"{min(ratios):.1f} to {max(ratios):.1f}" if ratios else "unknown"
     return (
-        f"Core-hours are seconds times threads, on {', '.join(sorted(devices))}; no run was made "
-        "on a GPU. An order of magnitude: small networks take longer for a multiply-add, and a "
+        "Core-hours are seconds times threads, at the median epoch's time, on "
+        f"{', '.join(sorted(devices))}; no run was made on a GPU. An order of "
+        "magnitude: small networks take longer for a multiply-add, and a "
         f"busy machine takes longer for everything. Of the {len(ratios)} recipes that were run at "
         f"two sizes, the smaller network took {spread} times as long for one as the larger."
     )

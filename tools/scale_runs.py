@@ -3,7 +3,7 @@
 `scale` estimates from them what the paper would take, and writes the table that is made here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean, median
 
@@ -36,6 +36,11 @@ def committed(name: str, profile: str) -> list[dict]:
 def _counts(record: dict) -> bool:
     made = record["provenance"]
     return made["device"] == "cpu" and not made["stand_in"]
+
+
+def seconds_of(record: dict) -> list[float]:
+    """Seconds of each of its epochs."""
+    return [epoch["seconds"] for epoch in record["history"]]
 
 
 def sized(record: dict) -> Recipe:
@@ -71,16 +76,22 @@ def _machine(record: dict) -> str:
 
 def _row(recipe: Recipe, profile: str, group: Sequence[dict]) -> list[str]:
     made = sized(group[0])
-    seconds = median(run["provenance"]["seconds"] / made.epochs for run in group)
+    seconds = [second for run in group for second in seconds_of(run)]
+    times = min(seconds), median(seconds)
     per_epoch = work(recipe) / recipe.epochs / (work(made) / made.epochs)
-    hours = seconds * per_epoch * recipe.epochs / 3600
+    hours = _range(f"{each * per_epoch * recipe.epochs / 3600:,.3g}" for each in times)
     own = connections(made) == connections(recipe) and made.train_images == recipe.train_images
     errors = [run["test_error"] for run in group]
     printed, above = _beside_the_paper(recipe, fmean(errors))
     network = "the paper's" if own else f"an epoch is {per_epoch:.3g} times less work"
-    cells = [recipe.name, profile, network, _machine(group[0]), f"{seconds:.1f}"]
-    cells += [f"{made.epochs} of {recipe.epochs}", f"{'' if own else 'about '}{hours:,.3g}"]
+    cells = [recipe.name, profile, network, _machine(group[0])]
+    cells += [_range(f"{each:.1f}" for each in times), f"{made.epochs} of {recipe.epochs}"]
+    cells.append(f"{'' if own else 'about '}{hours}")
     return [*cells, f"{spread(errors)} (n = {len(group)})", printed, above]
+
+
+def _range(numbers: Iterable[str]) -> str:
+    return " to ".join(dict.fromkeys(numbers))
 
 
 def _beside_the_paper(recipe: Recipe, error: float) -> tuple[str, str]:
