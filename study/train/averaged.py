@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.functional import InputValues
-from bnnlib.layers import BinaryActivation, BinaryConv2d, BinaryLinear
+from bnnlib.layers import BinaryActivation, BinaryLayer
 from study.data.training_data import Images
 from study.recipes.recipe import Recipe
 from study.train.evaluation import EVALUATION_BATCH
@@ -58,7 +58,7 @@ def _scores(network: nn.Module, images: Tensor, draws: int) -> Tensor:
 @contextmanager
 def _drawing(network: nn.Module, generator: Generator) -> Iterator[None]:
     """A network in evaluation whose stochastic layers draw from the generator all the same."""
-    binary = BinaryLinear | BinaryConv2d | BinaryActivation
+    binary = BinaryLayer | BinaryActivation
     layers = [m for m in network.modules() if isinstance(m, binary) and m.noise is not None]
     before = [(layer.noise, getattr(layer, "inputs", None)) for layer in layers]
     network.eval()

@@ -15,6 +15,7 @@ NOISY = [
     WEIGHTS,
     recipes.at_profile(recipes.GRADIENTS_STOCHASTIC_ACTIVATIONS, "smoke"),
     replace(WEIGHTS, activations=STOCHASTIC, input_dropout=0.2, hidden_dropout=0.5),
+    replace(WEIGHTS, filter_scale=True),
     recipes.at_profile(recipes.GAPS_CIFAR10_STOCHASTIC, "smoke"),
 ]
 
