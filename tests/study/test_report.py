@@ -10,7 +10,7 @@ import pytest
 from hand_made import record, seeds
 
 from bnnlib import binarize
-from study import claims, figures, recipes, report
+from study import claims, curves, figures, recipes, report
 from study.page import Page
 from study.report import Result, answer
 from study.train import provenance, runs
@@ -223,7 +223,7 @@ def test_learning_curves_of_two_profiles_name_them_in_the_legend():
 
 def test_points_of_the_paper_stand_beside_the_runs():
     points = {"theano": {"epochs": [1, 100], "validation_error": [3, 2]}}
-    axes = figures.beside_the_paper(seeds(MNIST, "paper", 0.9), points).axes[0]
+    axes = curves.beside_the_paper(seeds(MNIST, "paper", 0.9), points).axes[0]
     ours, theirs = axes.lines
     assert list(theirs.get_xdata()) == [1, 100] and list(theirs.get_ydata()) == [3, 2]
     assert ours.get_color() == theirs.get_color() == figures.COLOURS["theano"]
@@ -259,7 +259,7 @@ def test_effects_puts_the_baseline_first():
 
 def test_figures_of_nothing_say_so():
     nothing = [report.learning_curves([]), report.effects([], "gradients-baseline")]
-    for figure in [*nothing, figures.beside_the_paper([], {})]:
+    for figure in [*nothing, curves.beside_the_paper([], {})]:
         assert "not run" in texts(figure)
 
 
