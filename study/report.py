@@ -119,6 +119,11 @@ def tell(sentences: Iterable[str]) -> None:
     display(Markdown("\n".join(f"- {line}" for line in sentences)))
 
 
+def conclude(finding: str) -> None:
+    """Display what a figure shows, above its caption."""
+    display(Markdown(finding))
+
+
 def provenance(records: Sequence[dict]) -> pd.DataFrame:
     """Table of what made these numbers: a row per recipe, profile and origin, with its seeds."""
     columns = ["run", "seeds", "commit", "sources", "data", "device", "versions", "date", "minutes"]

@@ -18,7 +18,7 @@ FLOORS = (
     {"study.factorial", "study.figures", "study.curves", "study.filters"},
     {"study.energy", "study.randomness"},
     {"study.shared_filters", "study.generalization_gap", "study.retrieval", "study.page"},
-    {"study.claim_tables"},
+    {"study.claim_tables", "study.captions", "study.measured_captions"},
     {"study.report", "study.playground"},
 )
 ALONE = {  # a package -> the only places that import it

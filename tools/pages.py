@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +27,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 LONG_LOG = 12  # lines; a longer one is folded
 ANSWER = '<div data-answer></div>'  # in a notebook, where its page has the answer
 LISTING = re.compile(r"report\.show_source\([^()]*\)")
+FINDING = re.compile(r"report\.conclude\(.*\)", re.S)
 CAPTION = re.compile(r"[*_]*(Figure|Table) \d")
 
 
@@ -34,7 +35,7 @@ CAPTION = re.compile(r"[*_]*(Figure|Table) \d")
 class Block:
     """One piece of a page, as the template lays it out."""
 
-    kind: str  # "text", "caption", "code", "parameters", "output", "log" or "figure"
+    kind: str  # "text", "caption", "finding", "code", "parameters", "output", "log" or "figure"
     body: Markup
     fold: str = ""  # what stands on the fold when the piece is folded away
 
@@ -57,11 +58,21 @@ def blocks(notebook: NotebookNode, markdown: prose.Prose) -> list[Block]:
             body = alive.insert(prose.to_html(cell.source, markdown))
             pieces.append(Block(kind, body))
         elif cell.cell_type == "code" and cell.source.strip():
-            if not LISTING.fullmatch(cell.source.strip()):  # the listing itself follows
-                pieces.append(_source(cell, injected))
-            alternative = _alternative(notebook, index)
-            pieces += [_output(output, alternative, markdown) for output in cell.outputs]
+            pieces += _code_cell(notebook, index, injected, markdown)
     return pieces
+
+
+def _code_cell(
+    notebook: NotebookNode, index: int, injected: bool, markdown: prose.Prose
+) -> list[Block]:
+    """A code cell and its outputs; without its source where the output says all there is."""
+    cell, alternative = notebook.cells[index], _alternative(notebook, index)
+    outputs = [_output(output, alternative, markdown) for output in cell.outputs]
+    if LISTING.fullmatch(cell.source.strip()):
+        return outputs
+    if FINDING.fullmatch(cell.source.strip()):
+        return [replace(output, kind="finding") for output in outputs]
+    return [_source(cell, injected), *outputs]
 
 
 def _tags(cell: NotebookNode) -> list[str]:

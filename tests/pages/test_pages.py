@@ -192,6 +192,17 @@ def test_without_a_figure_there_is_no_picture():
     assert pages.first_figure(new_notebook(cells=[new_markdown_cell("# 00 · Words")])) == ""
 
 
+def test_a_finding_stands_above_its_caption_without_the_code_that_computes_it():
+    finding = new_code_cell(
+        "report.conclude(f'{share} %')", outputs=[shown(text_markdown="It is 5 % **here**.")]
+    )
+    below = new_markdown_cell("**Figure 1.1.** What is drawn.")
+    pieces = pages.blocks(figure_then(finding, below), prose.Prose())
+    assert [piece.kind for piece in pieces] == ["code", "figure", "finding", "caption"]
+    assert "5\u00a0% <strong>here</strong>" in pieces[2].body
+    assert 'alt="Figure 1.1. What is drawn."' in pieces[1].body
+
+
 def test_tables_scroll_in_their_own_box_and_verdicts_are_marked(html):
     assert '<div class="scroll" tabindex="0"><table>' in html
     assert '<span class="verdict not-run">not run</span>' in html
