@@ -66,7 +66,7 @@ def _unfinished(groups: dict[tuple, list[dict]]) -> str:
         for (name, _), group in groups.items()
         if all(_lowest(run) == len(run["history"]) for run in group)
     ]
-    told = f"Lowest at the very end, so perhaps not there yet: {listed(falling)}."
+    told = f"Lowest at the very end, so perhaps not there yet: {'; '.join(falling)}."
     return told if falling else ""
 
 
@@ -164,7 +164,7 @@ def beside_authors(first_epoch: Sequence[dict], authors: float) -> str:
 
 def beside_figure_one(records: Sequence[dict], read_off: dict[str, dict]) -> str:
     """Where our longest runs end and where the paper's curves do, recipe by recipe."""
-    told = []
+    told: list[str] = []
     for kind, points in read_off.items():
         ours = [run for run in records if run["recipe"]["name"].endswith(f"-{kind}")]
         at_the_end = f"{points['validation_error'][-1]:g} % after {points['epochs'][-1]} epochs"
