@@ -1,6 +1,7 @@
 """How the figures look, and those of the effects of one change. No numbers are judged here.
 
-One colour means one thing on every page. Sizes are for a page 760 pixels wide.
+One colour means one thing on every page. Figures are narrow, their panels under each other: so the
+smallest text, "small", can be read on a phone too.
 """
 
 import io
@@ -23,7 +24,7 @@ COLOURS = {"theano": "#0173b2", "torch7": "#de8f05", "float": "#029e73", "code":
 CHANGED = "#d55e00"  # a recipe with one thing changed, beside its baseline
 GREY = "#555555"  # a formula, an exact value, a note
 SPARE = ("#ca9161", "#56b4e9", "#949494", CHANGED)
-WIDTH = 7.6  # inches; 729 of the page's 760 pixels
+WIDTH = 4.8  # inches; on a phone 355 pixels, in which the smallest text has 9
 STAND_IN = "stand-in data: not comparable with the paper"
 # Text stays text; nothing random or dated is written, and the font comes with Matplotlib: the same
 # figure has the same bytes everywhere.
@@ -41,7 +42,7 @@ def style() -> None:
     """Set the figure style; in a notebook also let figures appear as SVG."""
     import seaborn
 
-    seaborn.set_theme("notebook", "whitegrid", "colorblind", font_scale=0.85)
+    seaborn.set_theme("notebook", "whitegrid", "colorblind", font_scale=0.88)
     plt.rcParams.update(_SVG)
     plt.rcParams.update(
         {"font.sans-serif": _FONTS, "grid.color": "#e4e4e4", "figure.facecolor": "white"}

@@ -92,7 +92,7 @@ def _source(cell: NotebookNode, injected: bool) -> Block:
 
 def code(source: str) -> Markup:
     """Python source, highlighted."""
-    return Markup(highlight(source, PythonLexer(), HtmlFormatter()))
+    return prose.with_code(highlight(source, PythonLexer(), HtmlFormatter()))
 
 
 def _draws(cell: NotebookNode) -> bool:

@@ -60,7 +60,12 @@ def to_html(markdown: str, prose: Prose) -> Markup:
 def with_tables(fragment: str) -> Markup:
     """HTML with its tables set as ours."""
     fragment = re.sub(r"<style scoped>.*?</style>", "", fragment, flags=re.S)
-    return Markup(re.sub(r"<table.*?</table>", _table, fragment, flags=re.S))
+    return with_code(re.sub(r"<table.*?</table>", _table, fragment, flags=re.S))
+
+
+def with_code(fragment: str) -> Markup:
+    """HTML whose code can be scrolled by keys: on a phone its lines don't wrap."""
+    return Markup(re.sub(r'(<div class="highlight[^>]*>)<pre>', r'\1<pre tabindex="0">', fragment))
 
 
 def _table(found: re.Match) -> str:

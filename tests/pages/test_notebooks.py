@@ -94,6 +94,13 @@ def test_every_figure_has_a_caption_right_after_it(path):
 
 
 @every_notebook
+def test_figures_are_as_wide_as_a_phone_can_show_and_have_no_smaller_text(path):
+    code = "\n".join(cell.source for cell in cells(path, "code"))
+    widths = re.findall(r"(?:fig)?size\b[^=\n]*= ?\(([\w.]+),", code)
+    assert set(widths) <= {"figures.WIDTH"} and "x-small" not in code
+
+
+@every_notebook
 def test_a_caption_tells_and_asks_nothing(path):
     """What is seen stands above the caption, computed; readers are not sent to look for it."""
     asking = re.compile(r"\b(Look|Compare|Watch|whether|[Ii]f)\b|\?")

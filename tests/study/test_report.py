@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hand_made import record, seeds
+from matplotlib.font_manager import FontProperties
 
 from bnnlib import binarize
 from study import claims, curves, figures, recipes, report
@@ -261,6 +262,13 @@ def test_figures_of_nothing_say_so():
     nothing = [report.learning_curves([]), report.effects([], "gradients-baseline")]
     for figure in [*nothing, curves.beside_the_paper([], {})]:
         assert "not run" in texts(figure)
+
+
+def test_the_smallest_text_of_a_figure_can_be_read_on_a_phone():
+    figures.style()
+    room = 355  # pixels for a figure on a page that is 390 wide
+    points = FontProperties(size="small").get_size_in_points()
+    assert points / 72 * room / figures.WIDTH >= 9
 
 
 def test_saved_figures_have_the_same_bytes_each_time(page, tmp_path):
