@@ -67,7 +67,7 @@ def beside_the_paper(
     figures.scale_axis(axes, "y", [*frame["validation_error"], *read], "validation error\n(%")
     axes.set(xlabel="epoch (log scale)")
     figures.logarithmic_axis(axes, "x")
-    axes.legend(frameon=False, fontsize="small", ncols=2)
+    axes.legend(frameon=False, fontsize="small")
     return figures.stamped(figure, records)
 
 

@@ -114,7 +114,7 @@ def _band(axes: Axes, mean: float, std: float | None) -> None:
     note = "bar: mean"
     if std is not None:
         axes.axvspan(mean - std, mean + std, color=COLOURS["theano"], alpha=0.12, lw=0)
-        note += "; band: the baseline's mean ± standard deviation"
+        note += "; band: the baseline's ± SD"
     reading_note(axes, note)
 
 

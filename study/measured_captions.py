@@ -27,9 +27,9 @@ def distances(layers: Sequence[tuple[Tensor, Tensor]]) -> str:
     far = torch.cat(later).float()
     middle, near = far.median().item(), 100 * (far <= 2).float().mean().item()
     return (
-        f"Most sums lie far from their thresholds: by {middle:.0f} in the middle of layers 2 to "
-        f"{len(layers)}, where a changed input moves a sum by 2, so that one change could turn "
-        f"at most {near:.1f} % of these bits."
+        f"Most sums lie far from their thresholds: the median one of layers 2 to {len(layers)} by "
+        f"{middle:.0f}, while a changed input moves a sum by 2. So one change turns at most "
+        f"{near:.1f} % of these bits."
     )
 
 
@@ -68,11 +68,11 @@ def cosines(frame: pd.DataFrame, units: int = 8) -> str:
     some = frame[frame["n"] == units]
     table = some.pivot_table("cosine", "spread", "gradient")
     wide = table.index.max()
-    at_one = [f"{table.loc[1, name]:.2f} {name}" for name in table]
+    at_one = "; ".join(f"{name} {table.loc[1, name]:.2f}" for name in table)
     gain = table.loc[wide, "expected"] - table.loc[wide, "expected, not cancelled"]
     apart = f"{'above' if gain > 0 else 'below'} the uncancelled one by {abs(gain):.2f}"
     return (
-        f"The cosine with the truth at {units} units and a deviation of 1 is {listed(at_one)}. "
+        f"The cosine with the truth at {units} units and a deviation of 1 is: {at_one}. "
         f"At a deviation of {wide:g}, where most units saturate, the cancelled expectation lies "
         f"{apart}."
     )

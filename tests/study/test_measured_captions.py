@@ -21,7 +21,7 @@ def test_bits_at_their_threshold_are_the_ones_that_can_turn():
     first = torch.tensor([0, 0]), torch.tensor([0, 0])  # reads pixels: left out
     second = torch.tensor([10, 2, -30, 50]), torch.tensor([0, 0, 0, 0])
     told = captions.distances([first, second])
-    assert "by 10 in the middle of layers 2 to 2" in told and "at most 25.0 %" in told
+    assert "median one of layers 2 to 2 by 10" in told and "at most 25.0 %" in told
 
 
 def test_the_label_and_two_highest_scores_are_told():
@@ -64,7 +64,7 @@ def test_cosines_say_on_which_side_the_cancelled_gradient_lies():
     rows = [(8, spread, *row) for spread in found for row in zip(names, found[spread], strict=True)]
     frame = pd.DataFrame(rows, columns=["n", "spread", "gradient", "cosine"])
     told = captions.cosines(frame)
-    assert "0.90 expected and 0.80 expected, not cancelled" in told
+    assert "expected 0.90; expected, not cancelled 0.80" in told
     assert "At a deviation of 2.5" in told and "above the uncancelled one by 0.30" in told
 
 
