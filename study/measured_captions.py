@@ -86,8 +86,8 @@ def lost_steps(longest: Mapping[str, pd.Series], bits: Sequence[int]) -> str:
         told = [
             f"{each} bits from epoch {min(found)}" for each, found in lost.items() if len(found)
         ]
-        parts.append(f"{network}: {listed(told) if told else 'none of these bits'}")
-    return f"Every step is lost, rounded to nearest, at {'; '.join(parts)}."
+        parts.append(f"for {network} with {listed(told) if told else 'none of these bits'}")
+    return f"Rounded to nearest, every step is lost {'; '.join(parts)}."
 
 
 def accumulated(frame: pd.DataFrame) -> str:

@@ -71,8 +71,8 @@ def test_cosines_say_on_which_side_the_cancelled_gradient_lies():
 def test_steps_below_half_a_distance_are_lost():
     steps = pd.Series([0.1, 0.003, 0.0001], [1, 2, 3])
     told = captions.lost_steps({"ours": steps, "long": steps + 1}, (8, 6))
-    assert "ours: 8 bits from epoch 2 and 6 bits from epoch 2" in told
-    assert told.endswith("long: none of these bits.")
+    assert "for ours with 8 bits from epoch 2 and 6 bits from epoch 2" in told
+    assert told.endswith("for long with none of these bits.")
 
 
 def test_sums_of_gradients_are_told_at_their_end():
