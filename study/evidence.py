@@ -118,7 +118,7 @@ class Result:
             return WITHOUT_TRAINING[self.claim.category]
         if self.claim.evidence == "paper" and self.profiles == {"paper"} and not self.altered:
             return PAPER
-        return _grade(self.runs)
+        return grade_of(self.runs)
 
     @property
     def interval(self) -> str:
@@ -148,7 +148,7 @@ class Result:
         return judge(self.claim, self.values, self.reference)
 
 
-def _grade(runs: Sequence[dict]) -> str:
+def grade_of(runs: Sequence[dict]) -> str:
     """WORKING where the recipe with the lowest mean test error is within its data set's limit.
 
     The better of two compared arms counts, whichever of them is the baseline: an arm that breaks

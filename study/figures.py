@@ -1,6 +1,7 @@
-"""How the figures look, and those that are drawn from run records. No numbers are judged here.
+"""How the figures look, and those of the effects of one change. No numbers are judged here.
 
-One colour means one thing on every page. Sizes are for a page 760 pixels wide.
+One colour means one thing on every page. Figures are narrow, their panels under each other: so the
+smallest text, "small", can be read on a phone too.
 """
 
 import io
@@ -12,7 +13,7 @@ import pandas as pd
 from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from study.factorial import Lines, test_errors
 from study.train import runs
@@ -24,7 +25,7 @@ COLOURS = {"theano": "#0173b2", "torch7": "#de8f05", "float": "#029e73", "code":
 CHANGED = "#d55e00"  # a recipe with one thing changed, beside its baseline
 GREY = "#555555"  # a formula, an exact value, a note
 SPARE = ("#ca9161", "#56b4e9", "#949494", CHANGED)
-WIDTH = 7.6  # inches; 729 of the page's 760 pixels
+WIDTH = 4.8  # inches; on a phone 355 pixels, in which the smallest text has 9
 STAND_IN = "stand-in data: not comparable with the paper"
 # Text stays text; nothing random or dated is written, and the font comes with Matplotlib: the same
 # figure has the same bytes everywhere.
@@ -36,14 +37,13 @@ _STARTS = ("svhn-part-", "gaps-mnist-", "gaps-cifar10-", "mnist-", "cifar10-", "
 _STARTS += ("gradients-", "shift-", "open-")
 _WORDS = {"theano": "Theano", "theano-float": "float twin"}
 _WORDS |= {"torch7": "Torch7, the paper's words", "torch7-code": "Torch7, the code"}
-_MEASURED = ("train_loss", "validation_loss", "validation_error", "learning_rate", "seconds")
 
 
 def style() -> None:
     """Set the figure style; in a notebook also let figures appear as SVG."""
     import seaborn
 
-    seaborn.set_theme("notebook", "whitegrid", "colorblind", font_scale=0.85)
+    seaborn.set_theme("notebook", "whitegrid", "colorblind", font_scale=0.88)
     plt.rcParams.update(_SVG)
     plt.rcParams.update(
         {"font.sans-serif": _FONTS, "grid.color": "#e4e4e4", "figure.facecolor": "white"}
@@ -81,86 +81,7 @@ def write_svg(figure: Figure, path: Path) -> Path:
     return path
 
 
-def history(records: list[dict]) -> pd.DataFrame:
-    """One row per epoch of every run: errors in %, seconds of that epoch."""
-    rows = [
-        {"recipe": r["recipe"]["name"], "profile": r["profile"], "seed": r["seed"]}
-        | {name: epoch[name] for name in ("epoch", *_MEASURED)}
-        for r in records
-        for epoch in r["history"]
-    ]
-    return pd.DataFrame(rows, columns=["recipe", "profile", "seed", "epoch", *_MEASURED])
-
-
-def learning_curves(records: list[dict]) -> Figure:
-    """Validation error (solid) above training loss (dashed), by epoch.
-
-    A thin line is one seed, a thick one the mean over all seeds.
-    """
-    if not records:
-        return nothing_to_draw()
-    figure, (errors, losses) = plt.subplots(
-        2, 1, sharex=True, figsize=(WIDTH, 5.6), height_ratios=(3, 2), layout="constrained"
-    )
-    frame = history(records)
-    _curves(errors, frame, "validation_error")
-    _curves(losses, frame, "train_loss", linestyle="--")
-    _seeds_note(errors, frame)
-    _scale(errors, "y", frame["validation_error"], "validation error\n(%")
-    _scale(losses, "y", frame["train_loss"], "training loss\n(squared hinge")
-    losses.set_xlabel("epoch")
-    losses.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=(1, 2, 5, 10)))
-    errors.legend(frameon=False, fontsize="small")
-    return stamped(figure, records)
-
-
-def beside_the_paper(
-    records: list[dict], read_off: dict[str, dict], source: str = "the paper's Figure 1"
-) -> Figure:
-    """Validation error by epoch (log scale), with points of the authors' own curves as diamonds.
-
-    read_off: {"theano": {"epochs": [...], "validation_error": [...]}, ...}, from `source`. Lines as
-    in `learning_curves`.
-    """
-    if not records:
-        return nothing_to_draw()
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
-    frame = history(records)
-    _curves(axes, frame, "validation_error")
-    _seeds_note(axes, frame)
-    style = {"linestyle": "none", "marker": "D", "markersize": 5, "markerfacecolor": "white"}
-    for name, points in read_off.items():
-        places = points["epochs"], points["validation_error"]
-        label = f"{source}, {words(name).split(',')[0]}"  # not which of our readings it is
-        axes.plot(*places, **style, color=COLOURS[name], label=label)
-    read = [error for points in read_off.values() for error in points["validation_error"]]
-    _scale(axes, "y", [*frame["validation_error"], *read], "validation error\n(%")
-    axes.set(xlabel="epoch (log scale)")
-    _logarithmic(axes, "x")
-    axes.legend(frameon=False, fontsize="x-small", ncols=2)
-    return stamped(figure, records)
-
-
-def _curves(axes: Axes, frame: pd.DataFrame, column: str, **line) -> None:
-    """Every recipe: each seed, and the mean over the epochs that every seed has."""
-    names, profiles = list(frame["recipe"].unique()), frame["profile"].unique()
-    for (recipe, profile), group in frame.groupby(["recipe", "profile"], sort=False):
-        seeds = group.pivot_table(column, "epoch", "seed")  # (epochs, seeds)
-        style = line | {"color": colour(recipe, names)}
-        if seeds.shape[1] > 1:
-            axes.plot(seeds, linewidth=0.8, alpha=0.45, **style)
-        named = words(recipe) + (f", {profile} profile" if len(profiles) > 1 else "")
-        style |= {"marker": "o" if len(seeds) < 3 else None, "linewidth": 1.7}
-        axes.plot(seeds.dropna().mean(axis=1), label=f"{named} (n = {seeds.shape[1]})", **style)
-
-
-def _seeds_note(axes: Axes, frame: pd.DataFrame) -> None:
-    profiles = frame["profile"].unique()
-    of_one = f"{profiles[0]} profile; " if len(profiles) == 1 else ""
-    _note(axes, f"{of_one}thin line: one seed; thick: mean")
-
-
-def _note(axes: Axes, text: str) -> None:
+def reading_note(axes: Axes, text: str) -> None:
     """Above the axes, how to read the marks."""
     axes.set_title(text, loc="left", fontsize="small", color=GREY)
 
@@ -189,7 +110,7 @@ def effects(records: list[dict], baseline: str, linear: Sequence[dict]) -> Figur
     lines = [run for run in linear if _origin(run) in origins]
     _linear_line(axes, lines)
     shown = [v for values in errors.values() for v in values]
-    _scale(axes, "x", shown + [run["test_error"] for run in lines], label)
+    scale_axis(axes, "x", shown + [run["test_error"] for run in lines], label)
     return stamped(figure, records)
 
 
@@ -215,8 +136,8 @@ def _band(axes: Axes, mean: float, std: float | None) -> None:
     note = "bar: mean"
     if std is not None:
         axes.axvspan(mean - std, mean + std, color=COLOURS["theano"], alpha=0.12, lw=0)
-        note += "; band: the baseline's mean ± standard deviation"
-    _note(axes, note)
+        note += "; band: the baseline's ± SD"
+    reading_note(axes, note)
 
 
 def _row_of_dots(axes: Axes, row: int, values: list[float], tint: str) -> None:
@@ -273,7 +194,7 @@ def by_bits(records: list[dict], lines: dict[str, dict[int, str]], baseline: str
         _line(axes, label, groups, COLOURS[tint])
         axes.set_xticks(range(len(names)), list(names))
         errors = errors + [error for group in groups for error in group]
-    _scale(axes, "y", errors, "test error of each seed\n(%")
+    scale_axis(axes, "y", errors, "test error of each seed\n(%")
     axes.set_xlabel("bits")
     axes.grid(axis="x", visible=False)
     axes.legend(frameon=False, fontsize="small")
@@ -287,15 +208,15 @@ def _line(axes: Axes, label: str, groups: list[list[float]], tint: str) -> None:
     axes.plot(means, color=tint, label=label if any(groups) else f"{label} (not run)")
 
 
-def _scale(axes: Axes, which: str, values, label: str) -> None:
+def scale_axis(axes: Axes, which: str, values, label: str) -> None:
     """Label the x or y axis and its scale: logarithmic for positive values over a factor of 4."""
     logarithmic = min(values) > 0 and max(values) > 4 * min(values)
     axes.set(**{f"{which}label": label + (", log scale)" if logarithmic else ")")})
     if logarithmic:
-        _logarithmic(axes, which)
+        logarithmic_axis(axes, which)
 
 
-def _logarithmic(axes: Axes, which: str) -> None:
+def logarithmic_axis(axes: Axes, which: str) -> None:
     """A logarithmic axis with plain numbers at 1, 2, 5, 10 and so on."""
     axes.set(**{f"{which}scale": "log"})
     axis = getattr(axes, f"{which}axis")

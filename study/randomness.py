@@ -112,3 +112,16 @@ def _off(timed: Implementation, result: Tensor, x: Tensor) -> dict:
     if timed.output == "numbers":
         return {}
     return {"off": (result.mean() - x.clamp(-1, 1).mean()).item()}
+
+
+def sum_errors(low: float, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """RMS errors of a sum of K binarized terms / K, by the sign and by a toss; by formula.
+
+    Terms lie evenly from `low` to 1; counts (N,): the Ks. Returns two tensors (N,). The sign's bias
+    stays whatever K is; all else falls with K.
+    """
+    v = low + (1 - low) * torch.linspace(0, 1, 100_001)
+    off = sign(v) - v
+    by_sign = off.mean() ** 2 + off.var() / counts
+    by_toss = (1 - v**2).mean() / counts
+    return by_sign.sqrt(), by_toss.sqrt()

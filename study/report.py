@@ -15,8 +15,9 @@ from IPython.display import HTML, Markdown, display
 from study import claims, figures, recipes
 from study.claim_tables import compare, criteria
 from study.claims import Claim, context
+from study.curves import beside_the_paper, history, learning_curves
 from study.evidence import Result, answer
-from study.figures import effects, history, learning_curves
+from study.figures import effects
 from study.page import Page, publish, save
 from study.recipes import Recipe
 from study.tables import (
@@ -37,7 +38,7 @@ from study.train.provenance import source_hash
 # Defined elsewhere, offered to notebooks here.
 __all__ = ["Claim", "Page", "Result", "answer", "claims", "context", "publish", "save"]
 __all__ += ["compare", "criteria"]
-__all__ += ["effects", "history", "learning_curves"]
+__all__ += ["beside_the_paper", "effects", "history", "learning_curves"]
 __all__ += ["answers", "best_runs", "better_runs", "differences", "errors"]
 __all__ += ["changes", "gap_sentences", "our_table_one", "spread", "table_one"]
 
@@ -116,6 +117,11 @@ def _shown(value) -> str:
 def tell(sentences: Iterable[str]) -> None:
     """Display computed sentences, one a line."""
     display(Markdown("\n".join(f"- {line}" for line in sentences)))
+
+
+def conclude(finding: str) -> None:
+    """Display what a figure shows, above its caption."""
+    display(Markdown(finding))
 
 
 def provenance(records: Sequence[dict]) -> pd.DataFrame:

@@ -15,9 +15,10 @@ FLOORS = (
     {"study.train"},
     {"study.bench", "study.claims", "study.verdicts", "study.evidence", "study.rates"},
     {"study.tables", "study.ablation_tables"},
-    {"study.factorial", "study.figures", "study.filters", "study.energy", "study.randomness"},
+    {"study.factorial", "study.figures", "study.curves", "study.filters"},
+    {"study.energy", "study.randomness"},
     {"study.shared_filters", "study.generalization_gap", "study.retrieval", "study.page"},
-    {"study.claim_tables"},
+    {"study.claim_tables", "study.captions", "study.measured_captions"},
     {"study.report", "study.playground"},
 )
 ALONE = {  # a package -> the only places that import it

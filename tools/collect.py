@@ -37,8 +37,8 @@ RECORD_ALONE = {
 def collect(metrics: dict, results: Path, to_commit: bool = False) -> dict[Path, bytes]:
     """Target in the results folder -> content, for every record that a page's metrics name.
 
-    A network goes with its record if one lies beside it and pages read it. Raises ValueError naming a record that is
-    nowhere to be found or, `to_commit`, that is not fit to be committed.
+    A network goes with its record if one lies beside it and pages read it. Raises ValueError naming
+    a record that is nowhere to be found or, `to_commit`, that is not fit to be committed.
     """
     known = _by_digest(runs.COMMITTED, runs.FRESH)
     contents: dict[Path, bytes] = {}

@@ -13,7 +13,6 @@ CIFAR10_TORCH7 = (recipes.CIFAR10_TORCH7, recipes.CIFAR10_TORCH7_CODE)
 SVHN = tuple(recipe for recipe in recipes.PAPER if recipe.dataset == "svhn")
 # A notebook -> its parameters that say how many seeds, and of which recipes; 1: always one.
 SEEDS = {
-    "00_playground": {1: recipes.OPEN_WITHOUT_DROPOUT},
     "02_gradients": {"seeds": (*recipes.GRADIENTS, recipes.MNIST_LINEAR)},
     "03_shift_based": {"seeds": (*recipes.SHIFT, recipes.MNIST_LINEAR)},
     "04_mnist": {"seeds": MNIST, "torch7_seeds": MNIST_TORCH7},

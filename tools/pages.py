@@ -3,12 +3,11 @@
 A page is one file that loads nothing: style, figures and scripts are inside, formulas are MathML.
 """
 
-import html
 import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,21 +15,19 @@ import jinja2
 import nbformat
 from markupsafe import Markup
 from nbconvert.filters import strip_ansi
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from study.verdicts import VERDICTS
-from tools import alive, answers
+from tools import alive, answers, prose
 from tools.drawings import IMAGES, image
-from tools.formulas import formula
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONG_LOG = 12  # lines; a longer one is folded
 ANSWER = '<div data-answer></div>'  # in a notebook, where its page has the answer
 LISTING = re.compile(r"report\.show_source\([^()]*\)")
+FINDING = re.compile(r"report\.conclude\(.*\)", re.S)
 CAPTION = re.compile(r"[*_]*(Figure|Table) \d")
 
 
@@ -38,51 +35,9 @@ CAPTION = re.compile(r"[*_]*(Figure|Table) \d")
 class Block:
     """One piece of a page, as the template lays it out."""
 
-    kind: str  # "text", "caption", "code", "parameters", "output", "log" or "figure"
+    kind: str  # "text", "caption", "finding", "code", "parameters", "output", "log" or "figure"
     body: Markup
     fold: str = ""  # what stands on the fold when the piece is folded away
-
-
-class _Markdown(IPythonRenderer):
-    """Markdown to HTML with formulas as MathML, and the headings it met."""
-
-    def __init__(self, addresses: dict[str, str] | None = None):
-        """addresses: notebook, such as "04_mnist" -> its page's, as seen from this one."""
-        super().__init__(escape=False)
-        self.addresses = addresses or {}
-        self.headings: list[tuple[int, str, str]] = []  # level, id, text
-
-    def block_math(self, body: str) -> str:
-        return scrolling(formula(body, "block"))
-
-    def inline_math(self, body: str) -> str:
-        return formula(body, "inline")
-
-    def latex_environment(self, name: str, body: str) -> str:
-        return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
-
-    def heading(self, text: str, level: int, **attributes) -> str:
-        words = html.unescape(re.sub(r"<[^>]+>", "", text))
-        slug = anchor(words)
-        taken = [known for _, known, _ in self.headings]
-        slug += f"-{len(taken)}" if slug in taken else ""
-        self.headings.append((level, slug, words))
-        return f'<h{level} id="{slug}">{text}</h{level}>\n'
-
-    def text(self, text: str) -> str:
-        return keep_units(super().text(text))
-
-    def link(self, text: str, url: str, title: str | None = None) -> str:
-        """A notebook's link leads to its page; where there is none, its text alone stands there."""
-        if not (notebook := re.match(r"(\d\d_\w+)\.ipynb\b", url)):
-            return super().link(text, url, title)
-        address = self.addresses.get(notebook[1])
-        return super().link(text, address + url[notebook.end() :], title) if address else text
-
-
-def anchor(words: str) -> str:
-    """The id of a heading with these words, the first of them on its page."""
-    return re.sub(r"\W+", "-", words.lower()).strip("-")
 
 
 def title(notebook: NotebookNode) -> str:
@@ -93,21 +48,31 @@ def title(notebook: NotebookNode) -> str:
     return "Untitled"
 
 
-def blocks(notebook: NotebookNode, markdown: _Markdown) -> list[Block]:
+def blocks(notebook: NotebookNode, markdown: prose.Prose) -> list[Block]:
     """The page's pieces, in order."""
     pieces = []
     injected = any("injected-parameters" in _tags(cell) for cell in notebook.cells)
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             kind = "caption" if CAPTION.match(cell.source) else "text"
-            body = alive.insert(_tables(MarkdownWithMath(markdown)(cell.source)))
+            body = alive.insert(prose.to_html(cell.source, markdown))
             pieces.append(Block(kind, body))
         elif cell.cell_type == "code" and cell.source.strip():
-            if not LISTING.fullmatch(cell.source.strip()):  # the listing itself follows
-                pieces.append(_source(cell, injected))
-            alternative = _alternative(notebook, index)
-            pieces += [_output(output, alternative, markdown) for output in cell.outputs]
+            pieces += _code_cell(notebook, index, injected, markdown)
     return pieces
+
+
+def _code_cell(
+    notebook: NotebookNode, index: int, injected: bool, markdown: prose.Prose
+) -> list[Block]:
+    """A code cell and its outputs; without its source where the output says all there is."""
+    cell, alternative = notebook.cells[index], _alternative(notebook, index)
+    outputs = [_output(output, alternative, markdown) for output in cell.outputs]
+    if LISTING.fullmatch(cell.source.strip()):
+        return outputs
+    if FINDING.fullmatch(cell.source.strip()):
+        return [replace(output, kind="finding") for output in outputs]
+    return [_source(cell, injected), *outputs]
 
 
 def _tags(cell: NotebookNode) -> list[str]:
@@ -127,7 +92,7 @@ def _source(cell: NotebookNode, injected: bool) -> Block:
 
 def code(source: str) -> Markup:
     """Python source, highlighted."""
-    return Markup(highlight(source, PythonLexer(), HtmlFormatter()))
+    return prose.with_code(highlight(source, PythonLexer(), HtmlFormatter()))
 
 
 def _draws(cell: NotebookNode) -> bool:
@@ -164,7 +129,7 @@ def first_figure(notebook: NotebookNode) -> Markup:
     return Markup("")
 
 
-def _output(output: NotebookNode, alternative: str, markdown: _Markdown) -> Block:
+def _output(output: NotebookNode, alternative: str, markdown: prose.Prose) -> Block:
     """One output of a cell: a log, a figure, a table, text."""
     if output.output_type == "stream":
         return log(output.text)
@@ -173,9 +138,9 @@ def _output(output: NotebookNode, alternative: str, markdown: _Markdown) -> Bloc
     if kind := _image_kind(output):
         return Block("figure", image(output.data[kind], kind, alternative))
     if "text/html" in output.data:
-        return Block("output", _tables(output.data["text/html"]))
+        return Block("output", prose.with_tables(output.data["text/html"]))
     if "text/markdown" in output.data:
-        return Block("output", _tables(MarkdownWithMath(markdown)(output.data["text/markdown"])))
+        return Block("output", prose.to_html(output.data["text/markdown"], markdown))
     return log(output.data.get("text/plain", ""))
 
 
@@ -184,36 +149,6 @@ def log(text: str) -> Block:
     lines = [line.rstrip("\r").split("\r")[-1] for line in strip_ansi(text).strip("\n").split("\n")]
     fold = f"Log, {len(lines)} lines" if len(lines) > LONG_LOG else ""
     return Block("log", Markup("<pre>{}</pre>").format("\n".join(lines)), fold)
-
-
-def _tables(fragment: str) -> Markup:
-    """HTML with its tables set as ours."""
-    fragment = re.sub(r"<style scoped>.*?</style>", "", fragment, flags=re.S)
-    return Markup(re.sub(r"<table.*?</table>", _table, fragment, flags=re.S))
-
-
-def _table(found: re.Match) -> str:
-    """A table in a box that scrolls on its own; verdicts marked, numbers kept with their units."""
-    table = keep_units(found[0]).replace("<th></th>", "<td></td>")  # a corner heads nothing
-    verdict = f"<td>({'|'.join(VERDICTS)})</td>"
-    return scrolling(re.sub(verdict, lambda match: f"<td>{chip(match[1])}</td>", table))
-
-
-def keep_units(text: str) -> str:
-    """Text in which no line breaks between a number and its unit, or within n = 3."""
-    text = re.sub(r"(?<=\d) (?=[%×])", "\N{NO-BREAK SPACE}", text)
-    return re.sub(r"\bn = (?=\d)", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", text)
-
-
-def scrolling(content: str) -> str:
-    """Put what may be wider than the page into a box that can be scrolled by keys too."""
-    return f'<div class="scroll" tabindex="0">{content}</div>'
-
-
-def chip(verdict: str, words: str = "") -> Markup:
-    """A verdict as a marked and coloured word, or other words about it."""
-    tone = re.sub(r"\W+", "-", verdict)
-    return Markup('<span class="verdict {}">{}</span>').format(tone, words or verdict)
 
 
 @cache
@@ -225,7 +160,7 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"chip": chip, "minutes": minutes}
+    environment.filters |= {"chip": prose.chip, "minutes": minutes}
     environment.globals["style"] = Markup((TEMPLATES / "style.css").read_text("utf-8"))
     return environment
 
@@ -256,7 +191,7 @@ def page(path: Path, siblings: list[Path], others: Iterable[Path] = ()) -> str:
     notebook = nbformat.read(path, as_version=4)
     linked = {each.stem: _seen(each, path) for each in (*others, *siblings)}
     steps = {each.stem: _seen(each, path) for each in (*siblings, *others)}
-    markdown = _Markdown(linked)
+    markdown = prose.Prose(linked)
     body = blocks(notebook, markdown)
     order = sorted(steps)
     place = order.index(path.stem)

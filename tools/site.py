@@ -14,7 +14,8 @@ from study.train import runs
 from tools import alive, answers, summary
 from tools.files import replace_all
 from tools.findings import own_rows
-from tools.pages import TEMPLATES, anchor, first_figure, page, render, title
+from tools.pages import TEMPLATES, first_figure, page, render, title
+from tools.prose import anchor
 
 COMMITTED = ROOT / "results"
 PROFILES = (*summary.FAITHFUL, "smoke")

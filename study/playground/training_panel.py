@@ -6,7 +6,7 @@ import io
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 
-from study import figures
+from study import curves
 from study.playground.model import describe, experiment
 from study.recipes.recipe import Recipe
 from study.train import runner
@@ -105,7 +105,7 @@ class TrainingPanel(widgets.VBox):
         self.picture.value = ""
 
     def _draw(self) -> None:
-        figure = figures.learning_curves(self.records)
+        figure = curves.learning_curves(self.records)
         content = io.BytesIO()
         figure.savefig(content, format="svg")
         plt.close(figure)

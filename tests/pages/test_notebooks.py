@@ -12,7 +12,7 @@ import pytest
 
 from study import ROOT, claims, recipes, verdicts
 from study.train import runs
-from tools import run_notebooks
+from tools import pages, run_notebooks
 
 NOTEBOOKS = run_notebooks.find()
 LONGEST_CELL, LONGEST_FUNCTION = 25, 5
@@ -88,12 +88,31 @@ def test_a_notebook_saves_a_figure_and_publishes_last_of_all(path):
 
 @every_notebook
 def test_every_figure_has_a_caption_right_after_it(path):
-    notebook = nbformat.read(path, 4)
     number = int(path.stem[:2])
-    following = zip(notebook.cells, notebook.cells[1:], strict=False)
-    captions = [after.source for cell, after in following if "report.save(" in cell.source]
-    for count, caption in enumerate(captions, start=1):
+    for count, caption in enumerate(figure_captions(path), start=1):
         assert caption.startswith(f"**Figure {number}.{count}.**")
+
+
+@every_notebook
+def test_figures_are_as_wide_as_a_phone_can_show_and_have_no_smaller_text(path):
+    code = "\n".join(cell.source for cell in cells(path, "code"))
+    widths = re.findall(r"(?:fig)?size\b[^=\n]*= ?\(([\w.]+),", code)
+    assert set(widths) <= {"figures.WIDTH"} and "x-small" not in code
+
+
+@every_notebook
+def test_a_caption_tells_and_asks_nothing(path):
+    """What is seen stands above the caption, computed; readers are not sent to look for it."""
+    asking = re.compile(r"\b(Look|Compare|Watch|whether|[Ii]f)\b|\?")
+    assert not [caption for caption in figure_captions(path) if asking.search(caption)]
+
+
+def figure_captions(path: Path) -> list[str]:
+    """What follows each figure; between them there may be the finding."""
+    every = nbformat.read(path, 4).cells
+    shown = [cell for cell in every if not pages.FINDING.fullmatch(cell.source)]
+    following = zip(shown, shown[1:], strict=False)
+    return [after.source for cell, after in following if "report.save(" in cell.source]
 
 
 @every_notebook

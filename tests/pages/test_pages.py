@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from study import ROOT, claims
 from study.page import made_on
-from tools import answers, drawings, pages, site, summary
+from tools import answers, drawings, pages, prose, site, summary
 from tools.run_notebooks import find
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' width='10' height='10'><rect id='a'/></svg>"
@@ -192,15 +192,26 @@ def test_without_a_figure_there_is_no_picture():
     assert pages.first_figure(new_notebook(cells=[new_markdown_cell("# 00 · Words")])) == ""
 
 
+def test_a_finding_stands_above_its_caption_without_the_code_that_computes_it():
+    finding = new_code_cell(
+        "report.conclude(f'{share} %')", outputs=[shown(text_markdown="It is 5 % **here**.")]
+    )
+    below = new_markdown_cell("**Figure 1.1.** What is drawn.")
+    pieces = pages.blocks(figure_then(finding, below), prose.Prose())
+    assert [piece.kind for piece in pieces] == ["code", "figure", "finding", "caption"]
+    assert "5\u00a0% <strong>here</strong>" in pieces[2].body
+    assert 'alt="Figure 1.1. What is drawn."' in pieces[1].body
+
+
 def test_tables_scroll_in_their_own_box_and_verdicts_are_marked(html):
     assert '<div class="scroll" tabindex="0"><table>' in html
     assert '<span class="verdict not-run">not run</span>' in html
 
 
 def test_numbers_stay_with_their_units_in_prose_and_tables():
-    assert pages.keep_units("n = 3: 2.1 % or 3 ×") == "n\u00a0=\u00a03: 2.1\u00a0% or 3\u00a0×"
-    assert "2.1\u00a0%" in pages.MarkdownWithMath(pages._Markdown())("## At *2.1 %*")
-    assert "<code>n = 3</code>" in pages.MarkdownWithMath(pages._Markdown())("`n = 3`")
+    assert prose.keep_units("n = 3: 2.1 % or 3 ×") == "n\u00a0=\u00a03: 2.1\u00a0% or 3\u00a0×"
+    assert "2.1\u00a0%" in prose.to_html("## At *2.1 %*", prose.Prose())
+    assert "<code>n = 3</code>" in prose.to_html("`n = 3`", prose.Prose())
 
 
 def test_the_committed_index_is_light():
@@ -217,19 +228,19 @@ def test_footer_says_what_the_page_took(html):
 
 
 def test_signs_and_bars_are_set_as_prefixes_only_where_they_are():
-    assert pages.formula("[-1, 1]", "inline").count('form="prefix"') == 1
-    assert 'form="prefix"' not in pages.formula("(a) - [b] + |c| - 1", "inline")
-    assert pages.formula("|r| = -1", "inline").count('lspace="0"') == 2
+    assert prose.formula("[-1, 1]", "inline").count('form="prefix"') == 1
+    assert 'form="prefix"' not in prose.formula("(a) - [b] + |c| - 1", "inline")
+    assert prose.formula("|r| = -1", "inline").count('lspace="0"') == 2
 
 
 def test_a_formula_that_is_not_understood_stays_readable():
-    assert pages.formula(r"\nosuchmacro < x", "inline") == r"<code>\nosuchmacro &lt; x</code>"
+    assert prose.formula(r"\nosuchmacro < x", "inline") == r"<code>\nosuchmacro &lt; x</code>"
 
 
 @pytest.mark.parametrize("path", find(), ids=lambda path: path.stem)
 def test_every_formula_of_the_notebooks_is_understood(path, monkeypatch):
     refused = []
-    understood = pages.formula
+    understood = prose.formula
 
     def watch(latex, display):
         result = understood(latex, display)
@@ -237,8 +248,8 @@ def test_every_formula_of_the_notebooks_is_understood(path, monkeypatch):
             refused.append(latex)
         return result
 
-    monkeypatch.setattr(pages, "formula", watch)
-    pages.blocks(nbformat.read(path, as_version=4), pages._Markdown())
+    monkeypatch.setattr(prose, "formula", watch)
+    pages.blocks(nbformat.read(path, as_version=4), prose.Prose())
     assert refused == []
 
 

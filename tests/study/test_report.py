@@ -8,9 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hand_made import record, seeds
+from matplotlib.font_manager import FontProperties
 
 from bnnlib import binarize
-from study import claims, figures, recipes, report
+from study import claims, curves, figures, recipes, report
 from study.page import Page
 from study.report import Result, answer
 from study.train import provenance, runs
@@ -223,7 +224,7 @@ def test_learning_curves_of_two_profiles_name_them_in_the_legend():
 
 def test_points_of_the_paper_stand_beside_the_runs():
     points = {"theano": {"epochs": [1, 100], "validation_error": [3, 2]}}
-    axes = figures.beside_the_paper(seeds(MNIST, "paper", 0.9), points).axes[0]
+    axes = curves.beside_the_paper(seeds(MNIST, "paper", 0.9), points).axes[0]
     ours, theirs = axes.lines
     assert list(theirs.get_xdata()) == [1, 100] and list(theirs.get_ydata()) == [3, 2]
     assert ours.get_color() == theirs.get_color() == figures.COLOURS["theano"]
@@ -272,8 +273,15 @@ def test_effects_has_the_line_of_the_linear_classifier_at_the_profile_that_it_sh
 
 def test_figures_of_nothing_say_so():
     nothing = [report.learning_curves([]), report.effects([], "gradients-baseline", [])]
-    for figure in [*nothing, figures.beside_the_paper([], {})]:
+    for figure in [*nothing, curves.beside_the_paper([], {})]:
         assert "not run" in texts(figure)
+
+
+def test_the_smallest_text_of_a_figure_can_be_read_on_a_phone():
+    figures.style()
+    room = 355  # pixels for a figure on a page that is 390 wide
+    points = FontProperties(size="small").get_size_in_points()
+    assert points / 72 * room / figures.WIDTH >= 9
 
 
 def test_saved_figures_have_the_same_bytes_each_time(page, tmp_path):

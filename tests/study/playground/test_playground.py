@@ -27,7 +27,7 @@ from study.playground import training_panel as panels
 from study.playground.canvas import BROWSER, DRAWN, SCRIPTS, ZOOM, Canvas
 from study.playground.model import BOX, CENTRE, SIDE, as_mnist, look_inside
 from study.train import runs
-from tools import pages
+from tools import pages, prose
 
 MIME = "application/vnd.jupyter.widget-view+json"
 SMALL = recipes.at_profile(recipes.OPEN_BOTH, "smoke")
@@ -311,5 +311,5 @@ def test_a_page_shows_a_sentence_where_a_notebook_has_a_widget(panel, monkeypatc
     assert shown[0][MIME]["model_id"] == panel.model_id
     output = new_output("display_data", data=shown[0])
     notebook = new_notebook(cells=[new_code_cell("panel", outputs=[output])])
-    *_, block = pages.blocks(notebook, pages._Markdown())
+    *_, block = pages.blocks(notebook, prose.Prose())
     assert str(block.body) == "<p>Here is a panel &amp; more.</p>"
