@@ -117,8 +117,8 @@ def _numbers(model: Model) -> str:
     return "\n".join(["| | |", "|---|---|", *lines])
 
 
-def _loading(model: Model) -> str:
-    file = f"{model.name}.safetensors"
+def _python(model: Model, file: str) -> str:
+    """The lines of Python that load the network, as a block of code."""
     shape = ", ".join(map(str, model.about.shape))
     code = ["```python", "import torch"]
     if model.is_packed:
@@ -129,7 +129,12 @@ def _loading(model: Model) -> str:
     else:
         code += ["from bnnlib import network_file", ""]
         code += [f'network = network_file.load_network("{file}")', "```"]
-    parts = ["In Python:", "\n".join(code)]
+    return "\n".join(code)
+
+
+def _loading(model: Model) -> str:
+    file = f"{model.name}.safetensors"
+    parts = ["In Python:", _python(model, file)]
     if model.takes_pictures:
         parts += [f"From a shell: `python -m bnnlib.classify {file} picture.png`."]
     if model.forms:

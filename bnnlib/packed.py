@@ -112,27 +112,31 @@ def pack(network: nn.Sequential, shape: tuple[int, ...] | None = None) -> Packed
     """
     network = without_scales(network)
     parts = blocks(network)
-    convolved = parts[0].signs.dim() == 4
-    shape = shape or (PICTURES if convolved else DIGITS)
+    shape = shape or (PICTURES if parts[0].signs.dim() == 4 else DIGITS)
     require_sizes(network, shape)
+    first, largest = _input(network, parts[0], shape)
     hidden = list(pairwise((None, *parts)))[:-1]
-    blank = torch.zeros(1, *shape, dtype=torch.uint8, device=parts[0].bias.device)
-    if reads_pixels(network) and _multiplies_bytes(blank):
-        first = ByteInput.from_block(parts[0])
+    if not isinstance(first, PixelInput):  # the others are the first layer, too
         hidden = hidden[1:]
-        largest = first(blank).nbytes
-    elif reads_pixels(network):
-        first = PixelInput(convolved)
-        largest = first(blank).nbytes
-    else:
-        first = RealInput(*_scaling(network[0]), parts[0])
-        hidden = hidden[1:]
-        largest = parts[0](blank.float()).nbytes
     layers = tuple(_packed_layer(before, block) for before, block in hidden)
     last = parts[-1]
     signs = _behind(parts[-2] if len(parts) > 1 else None, last.signs)
     scores = Scores(pack_weights(signs), last.bias, last.normalization)
     return PackedNetwork(shape, first, layers, scores, max(1, CHUNK_BYTES // largest))
+
+
+def _input(
+    network: nn.Sequential, block: Block, shape: tuple[int, ...]
+) -> tuple[PixelInput | ByteInput | RealInput, int]:
+    """What reads images for the first block, and the bytes that it holds for one of them."""
+    blank = torch.zeros(1, *shape, dtype=torch.uint8, device=block.bias.device)
+    if not reads_pixels(network):
+        return RealInput(*_scaling(network[0]), block), block(blank.float()).nbytes
+    if _multiplies_bytes(blank):
+        first = ByteInput.from_block(block)
+    else:
+        first = PixelInput(block.signs.dim() == 4)
+    return first, first(blank).nbytes
 
 
 def _multiplies_bytes(images: Tensor) -> bool:

@@ -13,8 +13,11 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from bnnlib.files import DECODING
 
 LARGEST = 2**26  # pixels of a picture file: a few bytes may claim billions
-SIDE, BOX, CENTRE = 28, 20, 14  # of MNIST's pictures, in pixels; where the centre of mass lies
-FAINT, BLANK = 8, 24  # differences from the ground: up to here noise, below here nothing drawn
+SIDE = 28  # of MNIST's pictures, in pixels
+BOX = 20  # pixels of a digit's longer side
+CENTRE = 14  # where its centre of mass lies
+FAINT = 8  # difference from the ground: up to here it is noise
+BLANK = 24  # below here nothing is drawn
 LARGE = 512  # pixels a side to which a noisy picture is reduced: its digit still has enough
 SPREAD = 5  # standard deviations of the ground's noise that are not ink
 SHADOW = 1 / 4  # of the strongest ink: below, on a noisy ground, no ink

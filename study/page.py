@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from bnnlib.files import atomic_write
 from study import bench
 from study.evidence import Result
 from study.figures import write_svg
@@ -50,7 +51,8 @@ def publish(
     }
     path = folder / page.profile / "metrics" / f"{page.notebook}.json"
     text = json.dumps(metrics, indent=1, allow_nan=False, default=_plain)
-    runs.write_atomic(path, (text + "\n").encode())
+    with atomic_write(path) as file:
+        file.write((text + "\n").encode())
     return path
 
 

@@ -40,7 +40,9 @@ class Told:
 
     def __init__(self, row: Row, folder: Path, address: str):
         """address: the page with the verdict, as seen from where the sentence stands."""
-        self.row, self.folder, self.address = row, folder, address
+        self.row = row
+        self.folder = folder
+        self.address = address
 
     @property
     def ours(self) -> str:

@@ -41,7 +41,8 @@ def _training(path: Path, records: Path) -> dict:
     """Training of a network, as its record tells it."""
     if not (found := NAME.fullmatch(path.stem)):
         raise ValueError(f"{path.name} is not named after a recipe and a profile")
-    recipe, profile, seed = found[1], found[2], int(found[3] or 0)
+    recipe, profile, number = found.groups()
+    seed = int(number or 0)
     paths = [records / recipe / profile / f"{kind}-seed{seed}.json" for kind in ("cuda", "cpu")]
     there = next((each for each in paths if each.exists()), None)
     if there is None:

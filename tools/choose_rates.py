@@ -6,9 +6,9 @@ notebooks/rates.toml, which the evening profile reads. An arm without all three 
 
 import sys
 
+from bnnlib.files import atomic_write
 from study import rates
 from study.recipes import sweeps
-from study.train import runs
 
 HEAD = """\
 # Learning rate of each ablation in the evening profile: the one of three with the lowest validation
@@ -24,7 +24,8 @@ def text(chosen: dict[str, float]) -> str:
 def main() -> int:
     """Write the file. Exit status: 0 if every arm has a rate, 1 if some sweeps are not over."""
     chosen = rates.choice()
-    runs.write_atomic(sweeps.FILE, text(chosen).encode())
+    with atomic_write(sweeps.FILE) as file:
+        file.write(text(chosen).encode())
     for arm in sweeps.SWEPT:
         rate = chosen.get(arm.name)
         print(f"{arm.name}: {'sweep not over' if rate is None else rates.shown(rate)}")

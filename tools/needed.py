@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from study import recipes
 from study.recipes.recipe import Recipe
-from study.train import runner
+from study.train import backlog
 
 MNIST = (recipes.MNIST_THEANO, recipes.MNIST_THEANO_FLOAT)
 MNIST_TORCH7 = (recipes.MNIST_TORCH7, recipes.MNIST_TORCH7_CODE)
@@ -50,5 +50,5 @@ def needed(
             wanted = given.get(parameter, 1)
             for recipe in group:
                 counts[recipe.name] = max(wanted, counts.get(recipe.name, 0))
-    queued = runner.queue(profile, max(counts.values(), default=0))
+    queued = backlog.queue(profile, max(counts.values(), default=0))
     return [(recipe, seed) for recipe, seed in queued if seed < counts.get(recipe.name, 0)]

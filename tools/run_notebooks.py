@@ -178,10 +178,15 @@ def _run(notebook: Path, values: dict, output: Path, status: Status) -> str:
     except Exception as error:  # the kernel died, the disk is full: other notebooks may still run
         return f"{type(error).__name__}: {error}".strip().split("\n")[0]
     finally:
-        for child in set(psutil.Process().children(recursive=True)) - others:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()  # a kernel must not outlive an interrupt
+        _end_all_but(others)  # a kernel must not outlive an interrupt
     return ""
+
+
+def _end_all_but(others: set[psutil.Process]) -> None:
+    """Kill the children of this process that are not among the others."""
+    for child in set(psutil.Process().children(recursive=True)) - others:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 @contextmanager

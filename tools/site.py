@@ -65,7 +65,9 @@ class Card:
 
 def index(results: Path) -> str:
     """The page that sums up all profiles: every claim, a picture per notebook, every run."""
-    local, metrics, records = results != COMMITTED, summary.load(results), _runs(results)
+    local = results != COMMITTED
+    metrics = summary.load(results)
+    records = _runs(results)
     table = summary.rows(metrics)
     beside = summary.rows(summary.load(COMMITTED)) if local else []
     minutes = answers.minutes_by_profile(records)

@@ -55,12 +55,7 @@ def read(folder: str, shape: tuple[int, ...]) -> Pictures:
     require_images("mlp", 0, shape, classes=2)
     top = Path(folder).expanduser()
     files, names, skipped = _listed(top)
-    size = len(files) * int(np.prod(shape))
-    if size > MOST_BYTES:
-        raise ValueError(
-            f"{len(files)} pictures of {shape[-1]} x {shape[-1]} pixels take {size / 1e9:.1f} GB, "
-            f"at most {MOST_BYTES / 1e9:.1f} are kept: take a smaller side or fewer pictures"
-        )
+    _require_room(len(files), shape)
     images = np.empty((len(files), *shape), np.uint8)
     labels = np.empty(len(files), np.int64)
     seen: dict[bytes, Path] = {}
@@ -79,6 +74,16 @@ def read(folder: str, shape: tuple[int, ...]) -> Pictures:
     _require_enough(labels[:count], names, len(skipped))
     source = f"the folder {_shown(top.resolve().name)}"
     return Pictures(images[:count], labels[:count], names, tuple(skipped), source)
+
+
+def _require_room(count: int, shape: tuple[int, ...]) -> None:
+    """Raise ValueError if so many pictures of a shape take more memory than is kept for them."""
+    size = count * int(np.prod(shape))
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"{count} pictures of {shape[-1]} x {shape[-1]} pixels take {size / 1e9:.1f} GB, "
+            f"at most {MOST_BYTES / 1e9:.1f} are kept: take a smaller side or fewer pictures"
+        )
 
 
 def digits(shape: tuple[int, ...]) -> Pictures:

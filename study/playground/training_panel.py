@@ -46,15 +46,19 @@ class TrainingPanel(widgets.VBox):
         buttons = widgets.HBox([self.start, self.forget])
         controls = [*switches, self.dropout, self.learning_rate]
         super().__init__([*controls, self.planned, buttons, self.status, self.picture])
-        self.add_class("bnn-training")
-        self.planned.add_class("bnn-planned")
-        self.status.add_class("bnn-status")
-        self.picture.add_class("bnn-picture")
+        self._name_parts()
         for control in controls:
             control.observe(self._plan, "value")
         self._plan()
         self.start.on_click(self._train)
         self.forget.on_click(self._forget)
+
+    def _name_parts(self) -> None:
+        """Give the parts the classes that the style sheet names."""
+        self.add_class("bnn-training")
+        self.planned.add_class("bnn-planned")
+        self.status.add_class("bnn-status")
+        self.picture.add_class("bnn-picture")
 
     def recipe(self) -> Recipe:
         """The recipe that the controls say."""

@@ -10,7 +10,7 @@ import torch
 from bnnlib import parallel
 from bnnlib.files import print_anywhere
 from study import recipes
-from study.train import runner
+from study.train import backlog, runner
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def _execute(options: argparse.Namespace) -> int:
             print(f"left: {', '.join(left) or 'nothing'}")
             return 1 if left else 0
         if options.all:
-            left = runner.work_through(options.profile, options.seeds, options.budget_min)
+            left = backlog.work_through(options.profile, options.seeds, options.budget_min)
             print(f"left: {', '.join(left) or 'nothing'}")
             return 1 if left else 0
         recipe = recipes.at_profile(recipes.by_name(options.recipe), options.profile)
@@ -61,7 +61,7 @@ def _train_on_cluster(options: argparse.Namespace) -> list[str]:
         need = "pip install -e '.[cluster]'"
         raise ValueError(f"a cluster needs Dask ({missing}): {need}") from None
     if options.all:
-        pairs = runner.queue(options.profile, options.seeds)
+        pairs = backlog.queue(options.profile, options.seeds)
     else:
         recipe = recipes.at_profile(recipes.by_name(options.recipe), options.profile)
         pairs = [(recipe, seed) for seed in range(options.seeds)]

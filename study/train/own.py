@@ -10,6 +10,7 @@ from pathlib import Path
 from bnnlib import cards, network_file
 from bnnlib.export import network as sign_network
 from bnnlib.export.__main__ import SUFFIXES, content
+from bnnlib.files import atomic_write
 from bnnlib.models import image_shape
 from study import ROOT, recipes
 from study.data.training_data import TrainingData
@@ -97,10 +98,13 @@ def leave(
     )
     path = FOLDER / recipe.name / f"{recipe.name}.safetensors"
     saved = network_path(recipe, record["seed"]).read_bytes()
-    runs.write_atomic(path, network_file.with_training(saved, told))
+    with atomic_write(path) as file:
+        file.write(network_file.with_training(saved, told))
     left = [path, path.with_suffix(".md")]
-    runs.write_atomic(left[1], cards.card(path).encode())
+    with atomic_write(left[1]) as file:
+        file.write(cards.card(path).encode())
     if form:
         left.append(path.with_suffix(SUFFIXES[form]))
-        runs.write_atomic(left[2], content(form, sign_network.read(path)))
+        with atomic_write(left[2]) as file:
+            file.write(content(form, sign_network.read(path)))
     return left

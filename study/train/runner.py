@@ -1,8 +1,5 @@
 """Runs and their records. Determines no number: `study.train.loop` does."""
 
-import math
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,33 +10,12 @@ import torch
 from torch import nn
 
 from bnnlib import models, network_file, numerics, parallel
+from bnnlib.files import atomic_write
 from study import data, recipes
 from study.data.training_data import TrainingData, training_data
 from study.recipes.recipe import Recipe
-from study.train import (
-    averaged,
-    build,
-    checkpoints,
-    estimate,
-    loop,
-    malloc,
-    progress,
-    provenance,
-    runs,
-)
+from study.train import averaged, build, checkpoints, loop, malloc, progress, provenance, runs
 
-# What `--all` trains first; the others follow in the order of the recipes, SVHN, which takes
-# longest, at the end.
-FIRST = (
-    "cifar10-theano",
-    "mnist-theano",
-    "cifar10-torch7",
-    "mnist-torch7",
-    "cifar10-torch7-code",
-    "mnist-torch7-code",
-    "cifar10-theano-float",
-    "mnist-theano-float",
-)
 FAILURES = (ValueError, OSError, FloatingPointError, data.DataUnavailable)
 
 
@@ -65,7 +41,7 @@ def run(
     if not finished:
         _make(recipe, profile, seed, training, path, device)
     if parallel.rank() == 0:
-        checkpoints.remove(_checkpoint(path))
+        checkpoints.remove(checkpoint_path(path))
     parallel.wait_for_all()
     return runs.read_record(path)
 
@@ -77,7 +53,7 @@ def _make(
     numerics.set_up(device)  # before the record says what is in force
     made = provenance.gather(device)
     with progress.shown(), malloc.keep_freed_memory(), _interruption_told(recipe, seed, path):
-        history, outcome, network = loop.fit(recipe, training, seed, device, _checkpoint(path))
+        history, outcome, network = loop.fit(recipe, training, seed, device, checkpoint_path(path))
     record = {
         "schema": runs.SCHEMA,
         "recipe": asdict(recipe),
@@ -101,7 +77,7 @@ def _interruption_told(recipe: Recipe, seed: int, path: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        epochs, steps = checkpoints.done(_checkpoint(path))
+        epochs, steps = checkpoints.done(checkpoint_path(path))
         name = f"{recipe.name} seed {seed}"
         where = f"after {steps} steps of epoch {epochs + 1}, from its last checkpoint"
         there = epochs or steps
@@ -122,10 +98,11 @@ def _keep_network(network: nn.Sequential, recipe: Recipe, seed: int, path: Path)
     kept = seed == 0 or recipe.name in {compared.name for compared in recipes.CODES}
     if kept and recipe.epochs > 1 and models.binary_layers(network):
         told = network_file.trained_on(recipe.dataset, data.LABELS.get(recipe.dataset, ()))
-        runs.write_atomic(path, network_file.save_network(network, build.file_shape(recipe), told))
+        with atomic_write(path) as file:
+            file.write(network_file.save_network(network, build.file_shape(recipe), told))
 
 
-def _checkpoint(path: Path) -> Path:
+def checkpoint_path(path: Path) -> Path:
     """The checkpoint of the run whose record lies at `path`."""
     return path.with_suffix(".checkpoint")
 
@@ -215,54 +192,6 @@ def network_name(recipe: str, profile: str, seed: int) -> str:
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def queue(profile: str, seeds: int) -> list[tuple[Recipe, int]]:
-    """Every named recipe at a profile with each seed: all with seed 0, then all with seed 1, ..."""
-    others = [recipe for recipe in recipes.RECIPES if recipe.name not in FIRST]
-    others.sort(key=lambda recipe: {"svhn-part": 1, "svhn": 2}.get(recipe.dataset, 0))
-    ordered = [*map(recipes.by_name, FIRST), *others]
-    return [(recipes.at_profile(r, profile), seed) for seed in range(seeds) for r in ordered]
-
-
-def work_through(profile: str, seeds: int, minutes: float = math.inf) -> list[str]:
-    """Train what `queue` lists and isn't finished, while the time lasts. Returns what is left.
-
-    A run that would not end in time isn't begun; one that fails doesn't keep others from training.
-    """
-    deadline, left = time.monotonic() + 60 * minutes, []
-    for recipe, seed in queue(profile, seeds):
-        name = f"{recipe.name} seed {seed}"
-        try:
-            require_data(recipe, profile)
-            record = _run_in_time(recipe, profile, seed, deadline)
-        except FAILURES as problem:
-            print(f"{name} failed: {problem}", file=sys.stderr, flush=True)
-            record = None
-        if record:
-            print(f"{name}: {record['test_error']:.2f} % test error", flush=True)
-        else:
-            left.append(name)
-    return left
-
-
-def _run_in_time(recipe: Recipe, profile: str, seed: int, deadline: float) -> dict | None:
-    """The record of a run that is finished or, as far as one can tell, will be by the deadline."""
-    device = default_device()
-    path = runs.fresh_path(recipe, device, seed)
-    finished = is_finished(path, profile, training_data(recipe, profile, device).sha256)
-    if deadline < math.inf and not finished:
-        if time.monotonic() >= deadline:
-            return None
-        needed = estimate.seconds(recipe, profile, device, checkpoints.done(_checkpoint(path)))
-        remaining = deadline - time.monotonic()
-        if needed > remaining:
-            print(
-                f"{recipe.name} seed {seed} not begun: it takes {needed / 60:.1f} minutes, "
-                f"{max(0, remaining) / 60:.1f} are left"
-            )
-            return None
-    return run(recipe, profile, seed, device)
 
 
 def require_data(recipe: Recipe, profile: str) -> None:

@@ -65,7 +65,8 @@ def digest(record: dict) -> str:
 def write_record(path: Path, record: dict) -> None:
     """Seal a record with its digest and write it whole or not at all."""
     sealed = {**record, "digest": digest(record)}
-    write_atomic(path, (json.dumps(sealed, indent=1, allow_nan=False) + "\n").encode())
+    with atomic_write(path) as file:
+        file.write((json.dumps(sealed, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_record(path: str | Path) -> dict:

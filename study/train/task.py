@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from bnnlib.files import atomic_write
 from study.recipes.recipe import Recipe
 from study.train import runner, runs
 
@@ -33,7 +34,8 @@ class Task:
         """Write what the run left, by suffix: last the record, which says that all is there."""
         for suffix in SUFFIXES:
             if suffix in files:
-                runs.write_atomic(self.path.with_suffix(suffix), files[suffix])
+                with atomic_write(self.path.with_suffix(suffix)) as file:
+                    file.write(files[suffix])
 
 
 def files_of(path: Path) -> dict[str, bytes]:

@@ -4,10 +4,14 @@ Same functions as in `reference`, but for the layout of packed weights, which `p
 """
 
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if find_spec("numba") is None:
+    raise ModuleNotFoundError("these kernels need Numba: pip install 'bnnlib[fast]'", name="numba")
 
 from bnnlib.kernels.cpu import processor, xnor_convolution, xnor_product, xnor_rows
 from bnnlib.kernels.cpu.packing import (

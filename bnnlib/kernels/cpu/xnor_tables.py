@@ -105,8 +105,8 @@ def codes_of(b: ir.IRBuilder, numbers):
     return b.shuffle_vector(low, high, ir.Constant(ir.VectorType(INT, 2 * count), places))
 
 
-def _joined_tile(context, b: ir.IRBuilder, x, w, blocks, counts):
-    """Count a row of joined tables: see `joined_row`.
+def _joined_block(context, b: ir.IRBuilder, tables, columns, sums: list) -> list:
+    """The sums after one more block of STEPS half bytes, whose tables and columns are given.
 
     Bytes add up STEPS look-ups, at most 60 each; words of 16 bits the rest: the even columns'
     counts in one vector, the odd ones' in another.
@@ -114,25 +114,33 @@ def _joined_tile(context, b: ir.IRBuilder, x, w, blocks, counts):
     vectors = COLUMNS_IN_REGISTERS // VECTOR_BYTES
     half = ir.VectorType(SHORT, VECTOR_BYTES // 2)
     mask, eight = (ir.Constant(half, [number] * half.count) for number in (255, 8))
+    following = []
+    for part in range(2):
+        found = [None] * vectors
+        for step in range(STEPS):
+            table = _twice(b, load(b, tables, _HALF_TABLE, 16 * (2 * step + part)))
+            for j in range(vectors):
+                column = load(b, columns, _COUNTS, COLUMNS * step + VECTOR_BYTES * j)
+                one = pick(context, b, table, column)
+                found[j] = b.add(found[j], one) if step else one
+        for j, bytes_found in enumerate(found):
+            pairs = b.bitcast(bytes_found, half)
+            at = 2 * (vectors * part + j)
+            following.append(b.add(sums[at], b.and_(pairs, mask)))
+            following.append(b.add(sums[at + 1], b.lshr(pairs, eight)))
+    return following
+
+
+def _joined_tile(context, b: ir.IRBuilder, x, w, blocks, counts):
+    """Count a row of joined tables: see `joined_row`."""
+    vectors = COLUMNS_IN_REGISTERS // VECTOR_BYTES
+    half = ir.VectorType(SHORT, VECTOR_BYTES // 2)
     order = [i // 2 + half.count * (i % 2) for i in range(VECTOR_BYTES)]
     for low in range(0, COLUMNS, COLUMNS_IN_REGISTERS):
         index, sums, close = loop(b, blocks, [zeros(half)] * (4 * vectors))
         tables = b.add(x, b.mul(index, constant(STEPS * 2 * 16)))
-        columns = b.add(w, b.mul(index, constant(STEPS * COLUMNS)))
-        following = []
-        for part in range(2):
-            found = [None] * vectors
-            for step in range(STEPS):
-                table = _twice(b, load(b, tables, _HALF_TABLE, 16 * (2 * step + part)))
-                for j in range(vectors):
-                    column = load(b, columns, _COUNTS, COLUMNS * step + low + VECTOR_BYTES * j)
-                    one = pick(context, b, table, column)
-                    found[j] = b.add(found[j], one) if step else one
-            for j, bytes_found in enumerate(found):
-                pairs = b.bitcast(bytes_found, half)
-                at = 2 * (vectors * part + j)
-                following.append(b.add(sums[at], b.and_(pairs, mask)))
-                following.append(b.add(sums[at + 1], b.lshr(pairs, eight)))
+        columns = b.add(w, b.add(b.mul(index, constant(STEPS * COLUMNS)), constant(low)))
+        following = _joined_block(context, b, tables, columns, sums)
         close(following)
         for i in range(2 * vectors):
             places = ir.Constant(ir.VectorType(INT, VECTOR_BYTES), order)

@@ -9,7 +9,7 @@ from study import data, recipes
 from study.data import training_data as inputs
 from study.data.training_data import training_data
 from study.train import __main__ as command
-from study.train import checkpoints, eager, estimate, evaluation, loop, runner, runs
+from study.train import backlog, checkpoints, eager, estimate, evaluation, loop, runner, runs
 
 SMOKE = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
 
@@ -146,7 +146,7 @@ def test_the_command_trains_on_no_stand_in_by_surprise(fresh, monkeypatch, capsy
 def short(monkeypatch):
     """Three runs to work through, which take no time but what a test says."""
     monkeypatch.setattr(recipes, "RECIPES", (recipes.GRADIENTS_BASELINE, recipes.MNIST_THEANO))
-    monkeypatch.setattr(runner, "FIRST", ("mnist-theano",))
+    monkeypatch.setattr(backlog, "FIRST", ("mnist-theano",))
 
 
 def test_a_run_that_was_interrupted_goes_on_and_leaves_no_checkpoint(fresh, monkeypatch):
@@ -204,9 +204,9 @@ def test_a_record_tells_how_products_were_formed(fresh):
 
 
 def test_all_recipes_are_queued_once_a_seed_the_main_results_first():
-    queued = [(recipe.name, seed) for recipe, seed in runner.queue("paper", 2)]
+    queued = [(recipe.name, seed) for recipe, seed in backlog.queue("paper", 2)]
     assert len(queued) == len(set(queued)) == 2 * len(recipes.RECIPES)
-    assert [name for name, _ in queued[: len(runner.FIRST)]] == list(runner.FIRST)
+    assert [name for name, _ in queued[: len(backlog.FIRST)]] == list(backlog.FIRST)
     assert [seed for _, seed in queued] == sorted(seed for _, seed in queued)
     first_seed = [name for name, seed in queued if seed == 0]
     svhn = [name for name in first_seed if name.startswith("svhn")]
@@ -214,7 +214,7 @@ def test_all_recipes_are_queued_once_a_seed_the_main_results_first():
 
 
 def test_the_part_of_svhn_comes_before_the_whole():
-    queued = [recipe.dataset for recipe, _ in runner.queue("paper", 1)]
+    queued = [recipe.dataset for recipe, _ in backlog.queue("paper", 1)]
     last = queued[queued.index("svhn-part") :]
     assert last == ["svhn-part"] * len(recipes.SVHN_PART) + ["svhn"] * queued.count("svhn")
 
@@ -270,7 +270,7 @@ def test_a_run_that_would_not_end_in_time_is_not_begun(fresh, short, capsys, mon
         now[0] += needed(recipe)
         return {"test_error": 1.0}
 
-    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(backlog.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(estimate, "seconds", needed)
     monkeypatch.setattr(runner, "run", run)
     assert command.main(["--all", "--profile", "smoke", "--seeds", "2", "--budget-min", "30"]) == 1
@@ -286,7 +286,7 @@ def test_a_run_that_would_not_end_in_time_is_not_begun(fresh, short, capsys, mon
 def test_when_the_time_is_up_nothing_more_is_measured(fresh, short, capsys, monkeypatch):
     """But what is finished counts as such."""
     runner.run(SMOKE, "smoke", 0)
-    monkeypatch.setattr(runner.time, "monotonic", iter(range(0, 10_000, 1000)).__next__)
+    monkeypatch.setattr(backlog.time, "monotonic", iter(range(0, 10_000, 1000)).__next__)
     monkeypatch.setattr(estimate, "seconds", lambda *_: pytest.fail("measured"))
     assert command.main(["--all", "--profile", "smoke", "--budget-min", "5"]) == 1
     assert capsys.readouterr().out.endswith("left: gradients-baseline seed 0\n")
@@ -314,12 +314,12 @@ def test_what_an_interrupted_run_has_done_is_not_counted_again(fresh, short, cap
     """20 steps of a minute each, 14 of them done; evaluation is free, and there are 8 minutes."""
     monkeypatch.setattr(estimate, "pace", lambda *_: (60.0, 0.0))
     monkeypatch.setattr(estimate, "MARGIN", 1.0)
-    monkeypatch.setattr(runner.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(backlog.time, "monotonic", lambda: 0.0)
     done = {"cpu-seed0.checkpoint": (1, 4), "cpu-seed1.checkpoint": (0, 0)}
     monkeypatch.setattr(checkpoints, "done", lambda path: done[path.name])
     monkeypatch.setattr(runner, "run", lambda *_: {"test_error": 1.0})
     monkeypatch.setattr(recipes, "RECIPES", (recipes.MNIST_THEANO,))
-    assert runner.work_through("smoke", 2, minutes=8) == ["mnist-theano seed 1"]
+    assert backlog.work_through("smoke", 2, minutes=8) == ["mnist-theano seed 1"]
     assert "seed 1 not begun: it takes 20.0 minutes, 8.0 are left" in capsys.readouterr().out
 
 
