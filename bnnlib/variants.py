@@ -78,10 +78,10 @@ def without_scales(network: nn.Sequential) -> nn.Sequential:
     A copy, or the network itself if it has none. In evaluation it computes the same scores, but for
     rounding, from signs alone. Raises ValueError, naming the layer, where no BatchNorm follows.
     """
-    if not any(isinstance(part, ScaledBinaryLinear) for part in network):
+    if not any(isinstance(part, ScaledBinaryLinear) for part in network.children()):
         return network
     network = deepcopy(network)
-    for place, part in enumerate(network):
+    for place, part in enumerate(network.children()):
         if isinstance(part, ScaledBinaryLinear):
             behind = network[place + 1] if place + 1 < len(network) else None
             if not isinstance(behind, BatchNorm):

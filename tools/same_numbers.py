@@ -2,10 +2,10 @@
 
     python -m tools.same_numbers COMMIT [COMMIT ...]
 
-trains every recipe with all of them: whole at smoke, and some steps at the sizes of evening, on
-stand-in data. Where everything is equal, results/same_numbers.json says so of both sources' hashes,
-and pages say it of the records of the older ones. A faster way to the same numbers then outdates no
-record.
+trains every recipe with all of them: whole at smoke, and some steps at its own size, that of the
+paper profile, on stand-in data. Where everything is equal, results/same_numbers.json says so of
+both sources' hashes, and pages say it of the records of the older ones. A faster way to the same
+numbers then outdates no record.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from study import ROOT, recipes
 from study.train import runs
 
 # Run by both sources' own bnnlib, so it uses only what both have. A line a recipe: its name, and a
-# hash of its history and network at smoke and of its network after the steps at evening.
+# hash of its history and network at smoke and of its network after the steps at its own size.
 SCRIPT = """
 import hashlib, os, sys
 from dataclasses import replace
@@ -57,8 +57,7 @@ def of(name):
         del epoch["seconds"]
     digest.update(runs.canonical([history, outcome]))
     entered(digest, network)
-    large = recipes.at_profile(recipes.by_name(name), "evening")
-    large = replace(large, train_images=0, learning_rate=RATE)
+    large = replace(recipes.by_name(name), learning_rate=RATE)  # no profile's size: those change
     training = training_data(large, "smoke")
     state = loop.begin(large, training, 0)
     state.network.train()

@@ -16,11 +16,11 @@ def now():
     return same_numbers.fingerprints(ROOT, NAMES)
 
 
-def changed(folder, old: str, new: str):
-    """A copy of the code with another normalization.py."""
+def changed(folder, old: str, new: str, name: str = "bnnlib/normalization.py"):
+    """A copy of the code with one module changed."""
     shutil.copytree(ROOT / "study", folder / "study")
     shutil.copytree(ROOT / "bnnlib", folder / "bnnlib")
-    module = folder / "bnnlib" / "normalization.py"
+    module = folder / name
     source = module.read_text()
     assert source.count(old) == 1
     module.write_text(source.replace(old, new))
@@ -39,6 +39,12 @@ def test_other_numbers_are_found(now, tmp_path, old, new, found):
     assert before.keys() == now.keys() == {"sources", *NAMES}
     assert before.pop("sources") != now["sources"] == provenance.source_hash()
     assert same_numbers.different(before, {name: now[name] for name in NAMES}) == found
+
+
+def test_another_size_in_a_profile_is_no_other_number(now, tmp_path):
+    sizes = 'EVENING_GRADIENTS = {"epochs": 8', ', "hidden": (64,)'
+    folder = changed(tmp_path, sizes[0], "".join(sizes), "study/recipes/profiles.py")
+    assert same_numbers.fingerprints(folder, NAMES) == now
 
 
 def test_a_recipe_that_a_checkout_does_not_know_is_left_out(now):
