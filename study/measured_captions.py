@@ -156,13 +156,13 @@ def speeds(machines: Mapping[str, Sequence[float | None]]) -> str:
             if ms
         ]
         parts.append(f"{name}: {', '.join(ratios)}")
-    return f"As fast as plain float32, and as the fastest float32 library: {'; '.join(parts)}."
+    return f"Times as fast as plain float32, and as the fastest float32 library: {'; '.join(parts)}."
 
 
 def sweep(speed: pd.DataFrame, bound: str, library: pd.Series) -> str:
     """The largest product; speed: by N and implementation, library: ms of the fastest by N, both
     of 2 N^3 operations."""
-    n = speed["ours"].dropna().index.max()
+    n = int(speed["ours"].dropna().index.max())
     ours = speed.loc[n, "ours"]
     near = f" at {ours / speed.loc[n, bound]:.0%} of the bound," if bound in speed else ""
     ratio = ours / (2 * n**3 / 1e9 / library[n])
