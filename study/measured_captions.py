@@ -156,7 +156,8 @@ def speeds(machines: Mapping[str, Sequence[float | None]]) -> str:
             if ms
         ]
         parts.append(f"{name}: {', '.join(ratios)}")
-    return f"Times as fast as plain float32, and as the fastest float32 library: {'; '.join(parts)}."
+    told = "; ".join(parts)
+    return f"Times as fast as plain float32, and as the fastest float32 library: {told}."
 
 
 def sweep(speed: pd.DataFrame, bound: str, library: pd.Series) -> str:
