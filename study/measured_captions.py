@@ -183,10 +183,10 @@ def most_energy(parts: Mapping[str, Mapping[str, float]], images: int) -> str:
 
 def retrieval(means: Mapping[str, Mapping[str, float]], times: pd.Series) -> str:
     """How well and how fast codes find; means: a network -> ranking -> mAP in %; times in ms."""
-    told = [
-        f"{network}: {listed([f'{value:.1f} % by {way}' for way, value in ways.items()])}"
-        for network, ways in means.items()
-    ]
+    told = []
+    for network, ways in means.items():
+        parts = [f"{value:.1f} % by {way.partition(',')[0]}" for way, value in ways.items()]
+        told.append(f"{network}: {listed(parts)}")
     precision = f"Mean average precision, {'; '.join(told)}."
     if times.empty:
         return f"{precision} The speed was not measured."
