@@ -123,9 +123,9 @@ def generators(times: pd.DataFrame) -> str:
     drawn = times["signs"].drop("sign")
     eight = drawn.filter(like=", 8 bits")
     return (
-        f"The sign takes {times.loc['sign', 'signs']:.2g} ns a number, the fastest draw "
-        f"({drawn.idxmin()}) {drawn.min():.2g} ns, the slowest ({drawn.idxmax()}) "
-        f"{drawn.max():.2g} ns; with 8 random bits it is {eight.min():.2g} to {eight.max():.2g} "
+        f"The sign takes {times.loc['sign', 'signs']:.3g} ns a number, the fastest draw "
+        f"({drawn.idxmin()}) {drawn.min():.3g} ns, the slowest ({drawn.idxmax()}) "
+        f"{drawn.max():.3g} ns; with 8 random bits it is {eight.min():.3g} to {eight.max():.3g} "
         f"ns, by generator."
     )
 
