@@ -123,9 +123,9 @@ def generators(times: pd.DataFrame) -> str:
     drawn = times["signs"].drop("sign")
     eight = drawn.filter(like=", 8 bits")
     return (
-        f"The sign takes {times.loc['sign', 'signs']:.2g} ns a number, the fastest draw "
-        f"({drawn.idxmin()}) {drawn.min():.2g} ns, the slowest ({drawn.idxmax()}) "
-        f"{drawn.max():.2g} ns; with 8 random bits it is {eight.min():.2g} to {eight.max():.2g} "
+        f"The sign takes {times.loc['sign', 'signs']:.3g} ns a number, the fastest draw "
+        f"({drawn.idxmin()}) {drawn.min():.3g} ns, the slowest ({drawn.idxmax()}) "
+        f"{drawn.max():.3g} ns; with 8 random bits it is {eight.min():.3g} to {eight.max():.3g} "
         f"ns, by generator."
     )
 
@@ -156,13 +156,14 @@ def speeds(machines: Mapping[str, Sequence[float | None]]) -> str:
             if ms
         ]
         parts.append(f"{name}: {', '.join(ratios)}")
-    return f"As fast as plain float32, and as the fastest float32 library: {'; '.join(parts)}."
+    told = "; ".join(parts)
+    return f"Times as fast as plain float32, and as the fastest float32 library: {told}."
 
 
 def sweep(speed: pd.DataFrame, bound: str, library: pd.Series) -> str:
     """The largest product; speed: by N and implementation, library: ms of the fastest by N, both
     of 2 N^3 operations."""
-    n = speed["ours"].dropna().index.max()
+    n = int(speed["ours"].dropna().index.max())
     ours = speed.loc[n, "ours"]
     near = f" at {ours / speed.loc[n, bound]:.0%} of the bound," if bound in speed else ""
     ratio = ours / (2 * n**3 / 1e9 / library[n])
@@ -182,10 +183,10 @@ def most_energy(parts: Mapping[str, Mapping[str, float]], images: int) -> str:
 
 def retrieval(means: Mapping[str, Mapping[str, float]], times: pd.Series) -> str:
     """How well and how fast codes find; means: a network -> ranking -> mAP in %; times in ms."""
-    told = [
-        f"{network}: {listed([f'{value:.1f} % by {way}' for way, value in ways.items()])}"
-        for network, ways in means.items()
-    ]
+    told = []
+    for network, ways in means.items():
+        parts = [f"{value:.1f} % by {way.partition(',')[0]}" for way, value in ways.items()]
+        told.append(f"{network}: {listed(parts)}")
     precision = f"Mean average precision, {'; '.join(told)}."
     if times.empty:
         return f"{precision} The speed was not measured."
