@@ -5,6 +5,7 @@ so that one drawing has one answer.
 """
 
 import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from bnnlib.files import DECODING
 
 LARGEST = 2**26  # pixels of a picture file: a few bytes may claim billions
+ORIENTATION = 0x0112  # EXIF's tag
+LYING = (5, 6, 7, 8)  # its values for a quarter turn
 SIDE = 28  # of MNIST's pictures, in pixels
 BOX = 20  # pixels of a digit's longer side
 CENTRE = 14  # where its centre of mass lies
@@ -36,27 +39,34 @@ def decode(content: bytes, least: tuple[int, int] | None = None) -> Decoded:
     """A picture file's first frame. least: the size below which a JPEG isn't decoded reduced.
 
     Raises ValueError, in part of a sentence, for what is no picture, is cut off, has more than
-    LARGEST pixels, or holds real numbers.
+    LARGEST pixels, holds real numbers, or is a program (EPS). The second picture that telephones
+    put into a JPEG, a preview or a map of depth or light, is no frame.
     """
     file = io.BytesIO(content)
     try:
-        with Image.open(file) as opened:
-            width, height = opened.size
-            if width * height > LARGEST:
-                raise ValueError(f"it has {width} x {height} pixels, at most {LARGEST} are read")
-            frames = getattr(opened, "n_frames", 1)
-            if least:
-                opened.draft(None, least)
-            if opened.mode.startswith(("I", "F")):
-                opened = _eight_bits(opened)
-            picture = ImageOps.exif_transpose(opened)
-            picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as opened:
+            return _decoded(opened, least)
     except UnidentifiedImageError:
         raise ValueError("its content is no picture that Pillow knows") from None
     except (OSError, ValueError, *DECODING, Image.DecompressionBombError) as error:
         reason = str(error).replace(repr(file), "the file")
         raise ValueError(" ".join(reason.split()) or type(error).__name__) from error
-    turned = (picture.width > picture.height) != (width > height)
+
+
+def _decoded(opened: Image.Image, least: tuple[int, int] | None) -> Decoded:
+    width, height = opened.size
+    if width * height > LARGEST:
+        raise ValueError(f"it has {width} x {height} pixels, at most {LARGEST} are read")
+    if opened.format == "EPS":  # Pillow would have Ghostscript run it
+        raise ValueError("it is a program in PostScript, no picture")
+    frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+    if least:
+        opened.draft(None, least)
+    if opened.mode.startswith(("I", "F")):
+        opened = _eight_bits(opened)
+    turned = opened.getexif().get(ORIENTATION, 1) in LYING
+    picture = ImageOps.exif_transpose(opened)
+    picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     return Decoded(picture, (height, width) if turned else (width, height), frames)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from bnnlib.files import atomic_write
 from study import ROOT, data
+from study.data import store
 from study.train import provenance, runs
 from tools import lease_data
 
@@ -197,7 +198,7 @@ def pack(parts: tuple[Path, Path] = PARTS) -> None:
         _write(part / "COMMIT", f"{head}\n".encode())
     for name in ("mnist", "cifar10"):
         found = data.load(name)
-        arrays = [getattr(found, key) for key in lease_data.cached.KEYS]
+        arrays = [getattr(found, key) for key in store.KEYS]
         lease_data.pack(name, arrays, parts)
     for part in parts:
         size = sum(path.stat().st_size for path in part.iterdir())

@@ -48,8 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bnnlib.export",
-        description="Write a network of dense layers as a C99 file without dependencies, as a "
-        "script for a web page, or as an ONNX file.",
+        description="Write a network as a C99 file without dependencies, as a script for a web "
+        "page (dense layers alone), or as an ONNX file. It must read uint8 pixels scaled to "
+        "[-1, 1]: a first layer of real numbers is summed in an order of PyTorch's own, which no "
+        "export repeats.",
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a .safetensors network file")
     forms = parser.add_mutually_exclusive_group(required=True)

@@ -19,7 +19,6 @@ import zlib
 import numpy as np
 
 from bnnlib.export.network import SignNetwork, pack_rows
-from bnnlib.models import CLASSES, MLP_INPUTS
 
 MAGIC = b"BNN1"
 WORD = 32  # JavaScript's operators on bits take 32 of them
@@ -28,16 +27,10 @@ WORD = 32  # JavaScript's operators on bits take 32 of them
 def blob(network: SignNetwork) -> bytes:
     """The network as bytes, laid out as this module says.
 
-    Raises ValueError for convolutions, which `engine.js` doesn't compute, and for what doesn't read
-    a digit of MNIST's size or has other than ten classes.
+    Raises ValueError for convolutions, which `engine.js` doesn't compute.
     """
     if any(layer.convolves for layer in network.hidden):
         raise ValueError(f"{network.name} convolves; pages run networks of dense layers alone")
-    if network.inputs != MLP_INPUTS or len(network.last.signs) != CLASSES:
-        raise ValueError(
-            f"{network.name} reads {network.inputs} pixels and has {len(network.last.signs)} "
-            f"classes; pages run networks of {MLP_INPUTS} pixels and {CLASSES} classes alone"
-        )
     layers = (*network.hidden, network.last)
     parts = [MAGIC, struct.pack("<I", len(layers))]
     parts += [struct.pack("<II", *layer.signs.shape) for layer in layers]
@@ -54,7 +47,10 @@ def encoded(network: SignNetwork) -> str:
 
 
 def script(network: SignNetwork) -> str:
-    """A script with one constant, the blob in base64: readNetwork(decodeBase64(NETWORK))."""
+    """A script with one constant, the blob in base64: readNetwork(decodeBase64(NETWORK)).
+
+    `lookInside` takes the network and its pixels, in the order channel, row, column.
+    """
     return (
         f"// {network.name}: {network.bits:,} weights of one bit, by python -m bnnlib.export.\n"
         f'const NETWORK = "{encoded(network)}";\n'

@@ -91,11 +91,16 @@ def convert(
 ) -> SignNetwork:
     """The integers of a network as `models.build` makes it; `shape`: an image's, as `pack` has it.
 
-    Raises ValueError for inputs that aren't pixels scaled to [-1, 1], and as `blocks` does.
+    Raises ValueError for inputs that aren't pixels scaled to [-1, 1], since a first layer of real
+    numbers rounds every sum in an order of PyTorch's own; and as `blocks` does.
     """
     *hidden, last = blocks(network)
     if not reads_pixels(network):
-        raise ValueError("only networks that read uint8 pixels, scaled to [-1, 1], can be exported")
+        raise ValueError(
+            "its first layer sums real numbers, which PyTorch rounds in an order of its own, so "
+            "that no export has its bits; only networks that read uint8 pixels, scaled to [-1, 1], "
+            "can be exported"
+        )
     printed = "".join(letter if letter.isprintable() else "?" for letter in name)
     shape = shape or (DIGITS if hidden[0].signs.dim() == 2 else PICTURES)
     require_sizes(network, shape)

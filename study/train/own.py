@@ -36,6 +36,11 @@ def sized(
 
     Raises ValueError, saying what would work, for sizes, widths or classes that can't.
     """
+    _require_whole(side=side, channels=channels, classes=classes, epochs=epochs)
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+        raise ValueError(f"hidden must be a list, as [512, 256], not {hidden!r}")
+    for units in hidden:
+        _require_whole(hidden=units)
     kind = "convnet" if convnet else "mlp"
     base = recipes.CIFAR10_THEANO if convnet else recipes.MNIST_THEANO
     first, last = RATES[kind]
@@ -54,6 +59,21 @@ def sized(
         channels=channels,
         classes=classes,
     )
+
+
+def _require_whole(**sizes: int) -> None:
+    """Raise ValueError, naming it, for what is no whole number."""
+    for name, size in sizes.items():
+        if type(size) is not int:
+            raise ValueError(f"{name} must be a whole number, not {size!r}")
+
+
+def require_form(form: str, convnet: bool) -> None:
+    """Raise ValueError for an export ("c", "onnx", "js" or "") that such a network can't take."""
+    if form not in ("", *SUFFIXES):
+        raise ValueError(f"export must be one of {', '.join(SUFFIXES)} or empty, not {form!r}")
+    if convnet and form == "js":
+        raise ValueError("a page's engine computes no convolutions: export c or onnx")
 
 
 def shape_of(recipe: Recipe) -> tuple[int, ...]:
@@ -84,11 +104,9 @@ def leave(
 ) -> list[Path]:
     """Write the network file with its labels, its card and its export ("c", "onnx", "js" or "").
 
-    -> the files, in a folder of build/own. Raises ValueError for a form that the network can't
-    take or that is none.
+    -> the files, in a folder of build/own. Raises ValueError as `require_form` does.
     """
-    if form not in ("", *SUFFIXES):
-        raise ValueError(f"export must be one of {', '.join(SUFFIXES)} or empty, not {form!r}")
+    require_form(form, recipe.network == "convnet")
     told = network_file.trained_on(
         training.source,
         labels,

@@ -1,6 +1,7 @@
 """Pictures of every kind, as a network reads them; digits drawn in all the ways of people."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -171,3 +172,27 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr(pictures, "LARGEST", 1000)
     with pytest.raises(ValueError, match="56 x 56 pixels, at most 1000"):
         pictures.decode(coded(GREY))
+
+
+def test_a_telephone_s_jpeg_with_a_second_picture_is_one_picture():
+    file = coded(GREY, "MPO", save_all=True, append_images=[GREY.resize((9, 9))])
+    decoded = pictures.decode(file)
+    assert decoded.frames == 1 and decoded.picture.size == (56, 56)
+
+
+def test_a_program_in_postscript_is_never_run():
+    with pytest.raises(ValueError, match="PostScript, no picture"):
+        pictures.decode(coded(GREY.convert("RGB"), "EPS"))
+
+
+def test_a_picture_s_flaws_are_not_printed():
+    """Pillow warns of large sizes and of damaged EXIF; whoever reads is told in a sentence."""
+    damaged = coded(GREY, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09" + bytes(range(30)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pictures.decode(damaged).picture.size == (56, 56)
+
+
+def test_a_size_is_told_as_stored_though_a_reduced_one_rounds_to_a_square():
+    nearly = Image.fromarray(np.zeros((500, 501), np.uint8))
+    assert pictures.decode(coded(nearly, "JPEG"), (8, 8)).size == (501, 500)

@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -24,8 +25,9 @@ function answers(blob, pictures) {
   const network = readNetwork(decodeBase64(blob));
   const pixels = decodeBase64(pictures);
   let text = "";
-  for (let at = 0; at < pixels.length; at += PIXELS) {
-    const found = lookInside(network, pixels.subarray(at, at + PIXELS));
+  const size = network.layers[0].inputs;
+  for (let at = 0; at < pixels.length; at += size) {
+    const found = lookInside(network, pixels.subarray(at, at + size));
     const parts = found.layers.map(({ words }) => words);
     parts.push(Float32Array.from(found.scores), Int32Array.of(found.predicted));
     for (const part of parts) text += String.fromCharCode(...new Uint8Array(part.buffer));
@@ -56,10 +58,12 @@ def base64_of(content: bytes | np.ndarray) -> str:
     return base64.b64encode(bytes(content)).decode()
 
 
-def as_answers(text: str, units: list[int]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def as_answers(
+    text: str, units: Sequence[int], classes: int = 10
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """What `answers` returned -> bits (B, N) uint8 of each hidden layer, scores, classes."""
     words = [-(-n // 32) for n in units]
-    size = 4 * (sum(words) + 11)
+    size = 4 * (sum(words) + classes + 1)
     rows = np.frombuffer(base64.b64decode(text), np.uint8).reshape(-1, size)
     bits, at = [], 0
     for n, width in zip(units, words, strict=True):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import BinaryConv2d, Normalization, ScaleInput
-from bnnlib.models import LayerFactory, binary_layers, convnet, mlp
+from bnnlib.models import LayerFactory, binary_layers, build, convnet, mlp
 
 DENSE = 40
 DETERMINISTIC = Binarization.DETERMINISTIC
@@ -24,6 +24,20 @@ def random_network(
     parts = LayerFactory(weights, activations, True, init, torch.Generator(), batch_norm)
     built = mlp(parts, hidden) if network == "mlp" else convnet(parts, hidden, DENSE)
     built[0] = scaling or ScaleInput()
+    shuffle_values(built, seed=1)
+    return built.eval()
+
+
+def sized_network(
+    shape: tuple[int, ...], classes: int, hidden: tuple[int, ...], convnet: bool = False
+) -> nn.Sequential:
+    """The same for square images of a shape and a number of classes."""
+    init = torch.Generator().manual_seed(0)
+    parts = LayerFactory(DETERMINISTIC, DETERMINISTIC, True, init, torch.Generator())
+    channels = shape[0] if len(shape) == 3 else 1
+    sizes = {"side": shape[-1], "channels": channels, "classes": classes}
+    kind = "convnet" if convnet else "mlp"
+    built = build(parts, kind, hidden, DENSE if convnet else 0, **sizes)
     shuffle_values(built, seed=1)
     return built.eval()
 

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from test_captured import Called
 
 from study import ROOT
+from study.data import store
 from study.recipes import RECIPES
 from study.train import runs
 from tools import lease, lease_data, lease_steps
@@ -162,6 +164,34 @@ def test_mosaics_and_labels_come_back_as_they_went(tmp_path, monkeypatch):
 
 
 MOSAIC = lease_data.mosaic
+
+
+def test_what_is_packed_is_there_once_it_is_unpacked(tmp_path, monkeypatch, capsys):
+    """The whole of `pack` and of `unpack`, on small data sets; sources must be committed."""
+    generator = np.random.default_rng(0)
+    labels = [generator.integers(0, 10, count, dtype=np.uint8) for count in (610, 70)]
+    images = [drawn(count, generator) for count in (610, 70)]
+    digits = [each[:, 0, :28, :28] for each in images]
+    sets = {
+        name: SimpleNamespace(**dict(zip(store.KEYS, (a, labels[0], b, labels[1]), strict=True)))
+        for name, (a, b) in {"cifar10": images, "mnist": digits}.items()
+    }
+    monkeypatch.setattr(lease.data, "load", sets.__getitem__)
+    monkeypatch.setattr(lease_data, "IN_A_MOSAIC", 150)
+    monkeypatch.setattr(lease.provenance, "commit", lambda: ("abc", True))
+    parts = tmp_path / "1", tmp_path / "2"
+    with pytest.raises(ValueError, match="commit first"):
+        lease.pack(parts)
+    monkeypatch.setattr(lease.provenance, "commit", lambda: ("abc", False))
+    lease.pack(parts)
+    assert capsys.readouterr().out.startswith("build/1: ")
+    kept = []
+    monkeypatch.setattr(lease_data.store, "keep", lambda name, _, arrays, __: kept.append(name))
+    lease.unpack(parts, tmp_path / "state")
+    assert kept == ["mnist", "cifar10"]
+    monkeypatch.setattr(lease, "LARGEST_PART", 1000)
+    with pytest.raises(ValueError, match="1 takes .* bytes, more than 1000"):
+        lease.pack(parts)
 
 
 def test_the_commit_travels_where_git_does_not(tmp_path, monkeypatch):

@@ -3,11 +3,13 @@
 
 const SIDE = 28; // of MNIST's pictures, in pixels
 const PIXELS = SIDE * SIDE;
+const DIGIT_CLASSES = 10;
 const BOX = 20; // digits are scaled to fit a box of so many pixels
 const CENTRE = 14; // where a digit's centre of mass lies
 const PLANES = 8; // bits of a pixel
 const ALWAYS = -(2 ** 31); // thresholds of units that never change
 const NEVER = 2 ** 31 - 1;
+const LARGEST = 2 ** 20; // of inputs or units of a layer: a sum of pixels stays below 2 ** 31
 
 // How many of a word's 32 bits are 1.
 function popcount(x) {
@@ -40,7 +42,7 @@ function crc32(bytes) {
   return ~remainder >>> 0;
 }
 
-// Bytes -> { layers, last }; layers have units, inputs, width (words of a row), rows, thresholds;
+// Bytes -> { layers, last } of any sizes; layers have units, inputs, width (words of a row), rows, thresholds;
 // the last has scores (inputs + 1 of each class). Throws an Error that says what is wrong.
 function readNetwork(bytes) {
   check(bytes.length >= 12 && bytes.length % 4 === 0, `${bytes.length} bytes are no network`);
@@ -80,17 +82,25 @@ function check(holds, otherwise) {
 function readSizes(number, most) {
   const count = number();
   check(count >= 2 && count <= most, `it claims ${count} layers`);
-  let before = PIXELS;
+  let before = null;
   return Array.from({ length: count }, (_, i) => {
     const units = number();
     const inputs = number();
-    check(inputs === before, `layer ${i + 1} has ${inputs} inputs instead of ${before}`);
-    check(units >= 1 && units < 2 ** 20, `layer ${i + 1} has ${units} units`);
+    check(inputs === (before ?? inputs), `layer ${i + 1} has ${inputs} inputs instead of ${before}`);
+    check(inputs >= 1 && inputs < LARGEST, `layer ${i + 1} has ${inputs} inputs`);
+    check(units >= 1 && units < LARGEST, `layer ${i + 1} has ${units} units`);
     before = units;
     const isLast = i === count - 1;
-    check(!isLast || units === 10, `it has ${units} classes instead of 10`);
+    check(!isLast || units >= 2, `it has ${units} classes`);
     return { units, inputs, width: Math.ceil(inputs / 32), isLast };
   });
+}
+
+// Throws an Error unless a network reads MNIST's pictures and has ten classes, as pages draw them.
+function requireDigits({ layers, last }) {
+  const inputs = layers[0].inputs;
+  check(inputs === PIXELS, `it reads ${inputs} pixels, and digits have ${PIXELS}`);
+  check(last.units === DIGIT_CLASSES, `it has ${last.units} classes, and there are ${DIGIT_CLASSES} digits`);
 }
 
 function sizeOf({ units, inputs, width, isLast }) {
@@ -113,7 +123,7 @@ function requireReachable({ thresholds, inputs }, i) {
   }
 }
 
-// 784 pixels -> the eight bit-planes, lowest first, one behind the other.
+// Pixels -> their eight bit-planes, lowest first, one behind the other.
 function bitPlanes(pixels) {
   const width = Math.ceil(pixels.length / 32);
   const planes = new Uint32Array(PLANES * width);
@@ -147,9 +157,14 @@ function thresholdBits(sums, thresholds) {
   return words;
 }
 
-// All that happens while the network reads a digit: 784 pixels -> { planes, layers, scores,
-// predicted }, where layers have sums and words.
+// All that happens while the network reads a picture: its pixels, by channel, row and column, ->
+// { planes, layers, scores, predicted }, where layers have sums and words. Throws an Error for
+// another number of pixels.
 function lookInside(network, pixels) {
+  const wanted = network.layers[0].inputs;
+  if (pixels.length !== wanted) {
+    throw new Error(`The network reads ${wanted} pixels, not ${pixels.length}.`);
+  }
   const planes = bitPlanes(pixels);
   let x = null;
   const layers = network.layers.map((layer) => {

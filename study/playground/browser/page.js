@@ -8,7 +8,9 @@ function startPlayground(root) {
   const sheet = decodeBase64(stored("digits")); // labels, then pixels
   const count = sheet.length / (1 + PIXELS);
   const digits = { labels: sheet.subarray(0, count), pixels: sheet.subarray(count) };
-  const model = pageModel(readNetwork(decodeBase64(stored("network"))), digits, root.dataset.what);
+  const network = readNetwork(decodeBase64(stored("network")));
+  requireDigits(network);
+  const model = pageModel(network, digits, root.dataset.what);
   render({ model, el: root });
   model.set("test_image", 0);
   model.save_changes();

@@ -16,7 +16,7 @@ from bnnlib.export.__main__ import main
 from bnnlib.export.network import convert, inside, read, trial_pictures
 from bnnlib.layers import Normalization, ScaleInput
 from tests.support.engine import expected, same
-from tests.support.random_networks import images, random_network
+from tests.support.random_networks import images, random_network, sized_network
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-O2"]
 GCC = shutil.which("gcc")
@@ -59,9 +59,10 @@ def call(library, exported, pixels):
     shapes = [bits.shape[1:] for bits in inside(exported, pixels[:1])[0]]
     units = [shape[0] for shape in shapes]
     sizes = [8 * -(-n // 64) * int(np.prod(s[1:])) for n, s in zip(units, shapes, strict=True)]
+    count = len(exported.last.signs)
     bits, scores, classes = [[] for _ in units], [], []
     for picture in pixels:
-        words, found = np.zeros(sum(sizes), np.uint8), np.zeros(10, np.float32)
+        words, found = np.zeros(sum(sizes), np.uint8), np.zeros(count, np.float32)
         pointers = [ctypes.c_void_p(each.ctypes.data) for each in (picture, words, found)]
         classes.append(entry.bnn_inside(*pointers))
         assert entry.predict(pointers[0]) == classes[-1]
@@ -96,6 +97,39 @@ def test_c_compiles_without_warnings_and_computes_the_same(network, tmp_path, op
     library = compile_c(c.source(exported), tmp_path, *options, "-shared", "-fPIC")
     pixels = pictures(network)
     assert same(call(library, exported, pixels), expected(packed.pack(network), pixels))
+
+
+SIZED = [  # shape, classes, hidden units or filters, whether it convolves
+    ((2, 2), 2, (1,), False),
+    ((3, 8, 8), 3, (31, 33, 1), False),
+    ((8, 8), 1000, (65,), False),
+    ((28, 28), 11, (1000,), False),
+    ((1, 8, 8), 2, (1, 31), True),
+    ((3, 12, 12), 12, (33,), True),
+]
+
+
+def random_pixels(shape):
+    drawn = np.random.default_rng(0).integers(256, size=(6, np.prod(shape)), dtype=np.uint8)
+    drawn[:2] = [[0], [255]]
+    return drawn
+
+
+@gcc_needed
+@pytest.mark.parametrize("sized", SIZED, ids=str)
+@pytest.mark.parametrize("word", [8, 64])
+def test_c_of_any_size_is_clean_and_equal(sized, word, tmp_path):
+    shape, classes, hidden, convnet = sized
+    network = sized_network(*sized)
+    exported = convert(network, "n", shape)
+    options = [f"-DBNN_WORD={word}", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    found = try_out(compile_c(c.source(exported), tmp_path, *options, "-DBNN_TEST"))
+    assert (found.returncode, found.stdout.split(":")[0]) == (0, "6 of 6 pictures"), found.stderr
+    options = [f"-DBNN_WORD={word}", "-shared", "-fPIC"]
+    library = compile_c(c.source(exported), tmp_path, *options)
+    pixels = random_pixels(shape)
+    wanted = expected(packed.pack(network, shape), pixels)
+    assert same(call(library, exported, pixels), wanted)
 
 
 @pytest.mark.parametrize("processor", OTHERS)
@@ -138,7 +172,7 @@ def test_trial_pictures_reach_both_ends():
 def test_what_is_no_network_of_signs_on_pixels_is_refused_in_words():
     none = Binarization.NONE
     wrong = {
-        "read uint8 pixels": random_network(
+        "sums real numbers, .* only networks that read uint8 pixels": random_network(
             "mlp", (64,), Normalization.EXACT, ScaleInput(0.01, -0.4)
         ),
         "ReLU": random_network("mlp", (64,), Normalization.EXACT, activations=none),

@@ -8,7 +8,7 @@ from bnnlib.export.__main__ import main
 from bnnlib.export.network import convert
 from bnnlib.layers import Normalization
 from tests.support.engine import expected, same
-from tests.support.random_networks import images, random_network
+from tests.support.random_networks import images, random_network, sized_network
 
 onnx = pytest.importorskip("onnx", reason="onnx, an extra, isn't installed")
 runtime = pytest.importorskip("onnxruntime", reason="onnxruntime isn't installed")
@@ -43,6 +43,30 @@ def test_onnx_runtime_computes_the_same(network, hidden, kind):
     found = ([np.moveaxis(each > 0, 1, -1) for each in signs], scores, classes)
     assert all(np.array_equal(np.abs(each), np.ones_like(each)) for each in signs)
     assert same(found, expected(packed.pack(network), pixels.reshape(20, -1)))
+
+
+@pytest.mark.parametrize(
+    "sized",
+    [
+        ((2, 2), 2, (1,), False),
+        ((3, 8, 8), 1000, (31, 33, 1), False),
+        ((28, 28), 11, (1000,), False),
+        ((1, 8, 8), 2, (1, 31), True),
+        ((3, 12, 12), 12, (33,), True),
+    ],
+    ids=str,
+)
+def test_networks_of_any_size_are_computed_the_same(sized):
+    from bnnlib.export.onnx import model
+
+    shape = sized[0]
+    network = sized_network(*sized)
+    pixels = np.random.default_rng(0).integers(256, size=(6, *shape), dtype=np.uint8)
+    exported = convert(network, "n", shape)
+    inner = [f"bits_{number + 1}" for number in range(len(exported.hidden))]
+    scores, classes, *signs = run(model(exported), pixels, inner)
+    found = ([np.moveaxis(each > 0, 1, -1) for each in signs], scores, classes)
+    assert same(found, expected(packed.pack(network, shape), pixels.reshape(6, -1)))
 
 
 def test_the_file_keeps_weights_packed_and_is_written_by_the_command_line(tmp_path):

@@ -1,6 +1,8 @@
 """Folders of pictures as people have them: good ones, and all that can be wrong with one."""
 
 import os
+import re
+import subprocess
 import sys
 
 import numpy as np
@@ -9,7 +11,8 @@ import torch
 from PIL import Image
 
 from bnnlib import pictures
-from study.data import own
+from study import ROOT
+from study.data import class_folders, own
 
 SHAPE = (3, 8, 8)
 
@@ -71,7 +74,7 @@ def test_too_few_classes_are_refused(tmp_path, classes):
 
 
 def test_too_many_classes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(own, "MOST_CLASSES", 4)
+    monkeypatch.setattr(class_folders, "MOST_CLASSES", 4)
     for number in range(5):
         (tmp_path / str(number)).mkdir()
     with pytest.raises(ValueError, match="has 5 classes, at most 4"):
@@ -151,13 +154,13 @@ def test_links_in_a_circle_end_and_links_to_pictures_count(folder, tmp_path):
     found = own.read(str(folder), SHAPE)
     assert found.counts()["cat"] == 5
     reasons = dict(found.skipped)
-    assert reasons["cat/round"] == "a link to a folder that was read already"
-    assert reasons["cat/nowhere.png"] == "no file, or a link to none"
+    assert reasons["cat/round"] == "a link to a folder that is read already"
+    assert reasons["cat/nowhere.png"] == "a link to nothing"
 
 
 def test_a_pipe_is_not_waited_for(folder):
     os.mkfifo(folder / "cat" / "pipe.png")
-    assert skipped(folder) == {"cat/pipe.png": "no file, or a link to none"}
+    assert skipped(folder) == {"cat/pipe.png": "no file"}
 
 
 def test_an_unreadable_file_is_skipped(folder, monkeypatch):
@@ -200,3 +203,149 @@ def test_the_digits_are_scikit_learn_s():
     assert digits.images.shape == (1797, 8, 8) and digits.images.max() == 255
     assert sum(digits.counts().values()) == 1797 and "scikit-learn" in digits.source
     assert own.digits((3, 16, 16)).images.shape == (1797, 3, 16, 16)
+
+
+@pytest.mark.parametrize("names", [("é", "e\u0301"), ("a\u202eb", "a\u202db")])
+def test_two_classes_of_one_name_are_refused_before_anything_is_read(tmp_path, names):
+    for name in names:
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=r"^two classes have the name (é|a\?b): rename one$"):
+        own.read(str(tmp_path), SHAPE)
+
+
+def test_a_class_keeps_its_pictures_though_another_links_to_it(folder):
+    (folder / "cat" / "other").symlink_to(folder / "鳥 1")
+    read = own.read(str(folder), SHAPE)
+    assert read.counts() == {"cat": 4, "鳥 1": 4}
+    assert read.skipped == (("cat/other", "a link to a folder that is read already"),)
+
+
+@pytest.mark.parametrize("target", ["cat", "."])
+def test_a_class_that_is_a_link_to_another_or_to_all_is_refused(folder, target):
+    (folder / "dog").symlink_to(folder / target)
+    with pytest.raises(ValueError, match="^class dog is a link to (cat|set): a class is a folder"):
+        own.read(str(folder), SHAPE)
+
+
+def test_folders_as_deep_as_a_file_system_lets_them_be_end(folder):
+    here = os.getcwd()
+    try:
+        os.chdir(folder / "cat")
+        for _ in range(2200):  # deeper than Python calls itself, and than a path may be long
+            os.mkdir("d")
+            os.chdir("d")
+        os.chdir(here)
+        found = own.read(str(folder), SHAPE)
+    finally:
+        os.chdir(here)
+        subprocess.run(["rm", "-rf", folder / "cat"], check=True)  # shutil calls itself too
+    assert found.counts()["cat"] == 4
+    assert [reason for _, reason in found.skipped] == ["File name too long"]
+
+
+def test_more_files_than_any_set_has_are_refused_while_they_are_listed(folder, monkeypatch):
+    monkeypatch.setattr(class_folders, "MOST_FILES", 7)
+    with pytest.raises(ValueError, match="^set has more than 7 files: take fewer$"):
+        own.read(str(folder), SHAPE)
+
+
+@pytest.mark.parametrize("named", ["~nobody of this name/x", "a\0b", "absent", "cat/0.png"])
+def test_what_is_no_folder_is_said_to_be_none(folder, monkeypatch, named):
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match="is no folder$"):
+        own.read(named, SHAPE)
+
+
+@pytest.mark.parametrize("shape", [(8.0, 8.0), ("8", "8"), (8,), (), (3, 8, 10)])
+def test_a_shape_of_no_square_of_whole_pixels_is_refused_in_words(shape):
+    with pytest.raises(ValueError, match=r"^images are \(S, S\), .* pixels, not \("):
+        own.read("nowhere", shape)
+
+
+# Run by somebody who isn't root, who may read everything: -> the refusal, or what was skipped.
+AS_ANOTHER = """
+import os, sys
+from study.data import class_folders
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    print(dict(class_folders.list_files(sys.argv[1]).skipped))
+except ValueError as error:
+    print(error)
+"""
+
+
+def told_to_another(folder) -> str:
+    command = [sys.executable, "-c", AS_ANOTHER, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def barred(folder):
+    """A function that takes rights away from a path until the test ends; others may go there."""
+    changed = []
+
+    def bar(path, mode):
+        path.chmod(mode)
+        changed.append(path)
+
+    opened = [each for each in folder.parents if each.stat().st_mode & 0o005 != 0o005]
+    if any(each.stat().st_uid != os.getuid() for each in opened):
+        pytest.skip("another user can't reach pytest's folder")
+    modes = {each: each.stat().st_mode for each in opened}
+    for each in opened:
+        each.chmod(0o755)
+    yield bar
+    for each, mode in modes.items():
+        each.chmod(mode)
+    for path in changed:
+        path.chmod(0o755)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such rights")
+@pytest.mark.parametrize(
+    ("place", "mode", "told"),
+    [
+        ("cat", 0o000, "{'cat': 'Permission denied'}"),
+        ("cat", 0o444, "'cat/0.png': 'Permission denied'"),  # names may be read, but no more
+        (".", 0o000, "set can't be read: Permission denied"),
+        (".", 0o444, "set must have one sub-folder of pictures a class, .* it has none"),
+    ],
+)
+def test_a_folder_that_may_not_be_read_is_told_in_words(folder, barred, place, mode, told):
+    barred(folder / place, mode)
+    found = told_to_another(folder)
+    assert re.search(told, found) and "Errno" not in found
+
+
+def test_ten_thousand_reasons_are_counted_in_one_pass():
+    """A reason may hold a size or a number of bytes, so that no two are the same."""
+
+    class Counted(str):
+        compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            Counted.compared += 1
+            return str.__eq__(self, other)
+
+    skipped = tuple((f"{n}.png", Counted(f"it is cut off {n} bytes early")) for n in range(10_000))
+    none = np.empty((0, 8, 8), np.uint8)
+    read = own.Pictures(none, np.empty(0, np.int64), ("a", "b"), skipped, "the folder set")
+    assert sum(read.reasons().values()) == 10_000 and Counted.compared < 100_000
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_in_a_file_s_place_is_not_waited_for(folder, monkeypatch):
+    """A file may turn into a pipe between its listing and its reading."""
+    found = class_folders.list_files(str(folder))
+    (folder / "cat" / "0.png").unlink()
+    os.mkfifo(folder / "cat" / "0.png")
+    writer = os.open(folder / "cat" / "0.png", os.O_RDWR)  # an end that never writes
+    monkeypatch.setattr(own, "list_files", lambda _: found)
+    try:
+        assert skipped(folder) == {"cat/0.png": "no file"}
+    finally:
+        os.close(writer)

@@ -12,7 +12,7 @@ from bnnlib.export.network import convert
 from bnnlib.layers import Normalization
 from study.playground.model import as_mnist
 from tests.support.engine import as_answers, base64_of, expected, needed, run_in_node, same
-from tests.support.random_networks import images, random_network
+from tests.support.random_networks import images, random_network, sized_network
 
 pytestmark = needed
 REFUSAL = """
@@ -30,6 +30,44 @@ def test_every_bit_score_and_class_is_the_packed_networks(hidden, kind):
     blob = base64_of(js.blob(convert(network, "n")))
     text = run_in_node("return answers(...given);", blob, base64_of(pixels))
     assert same(as_answers(text, hidden), expected(packed.pack(network), pixels))
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "hidden"),
+    [
+        ((2, 2), 2, (1,)),
+        ((3, 8, 8), 3, (33, 31)),
+        ((8, 8), 1000, (1, 1)),
+        ((3, 30, 30), 7, (1000,)),
+    ],
+    ids=str,
+)
+def test_networks_of_any_size_are_read(shape, classes, hidden):
+    network = sized_network(shape, classes, hidden)
+    pixels = np.random.default_rng(0).integers(256, size=(9, np.prod(shape)), dtype=np.uint8)
+    pixels[:2] = [[0], [255]]
+    blob = base64_of(js.blob(convert(network, "n", shape)))
+    text = run_in_node("return answers(...given);", blob, base64_of(pixels))
+    wanted = expected(packed.pack(network, shape), pixels)
+    assert same(as_answers(text, hidden, classes), wanted)
+
+
+def test_pixels_of_another_number_are_refused_and_pages_take_digits_alone():
+    small = sized_network((8, 8), 10, (5,))
+    blob = base64_of(js.blob(convert(small, "n", (8, 8))))
+    two = base64_of(js.blob(convert(sized_network((28, 28), 2, (5,)), "n", (28, 28))))
+    body = """
+    const said = (act) => { try { act(); return ""; } catch (error) { return error.message; } };
+    const [small, two] = given.map((text) => readNetwork(decodeBase64(text)));
+    return [
+      said(() => lookInside(small, new Uint8Array(63))),
+      said(() => requireDigits(small)),
+      said(() => requireDigits(two)),
+    ];
+    """
+    number, digits, classes = run_in_node(body, blob, two)
+    assert number == "The network reads 64 pixels, not 63."
+    assert "reads 64 pixels" in digits and "has 2 classes" in classes
 
 
 def drawings(side):
@@ -77,12 +115,14 @@ def test_a_damaged_blob_is_refused_in_words():
         "doesn't begin with BNN1": b"BNN2" + blob[4:],
         "claims 1 layers": resealed(blob, 4, "<I", 1),
         "claims 4000000000 layers": resealed(blob, 4, "<I", 4_000_000_000),
-        "layer 1 has 785 inputs": resealed(blob, 12, "<I", 785),
+        "layer 1 has 0 inputs": resealed(blob, 12, "<I", 0),
+        "layer 1 has 4000000000 inputs": resealed(blob, 12, "<I", 4_000_000_000),
         "layer 1 has 0 units": resealed(blob, 8, "<I", 0),
         "layer 1 has 4000000000 units": resealed(blob, 8, "<I", 4_000_000_000),
         "layer 2 has 70 inputs instead of 71": resealed(blob, 8, "<I", 71),
-        "11 classes": resealed(blob, 24, "<I", 11),
+        "it has 1 classes": resealed(blob, 24, "<I", 1),
         "its layers take": blob[:-8] + blob[-4:],
+        "but it has": resealed(blob, 12, "<I", 1000),
         "checksum": bytes(flipped),
         "behind the last input of unit 0": resealed(blob, head + 4 * 24, "<I", 1 << 16),
         "layer 2 has a bit behind": resealed(blob, second + 4 * 2, "<I", 1 << 31),
@@ -94,3 +134,21 @@ def test_a_damaged_blob_is_refused_in_words():
     found = run_in_node(REFUSAL, *map(base64_of, cases.values()))
     for words, said in zip(cases, found, strict=True):
         assert (words in said) if words else said == "", (words, said)
+
+
+def test_whatever_is_changed_a_blob_is_refused():
+    """Each byte, each way of cutting it off, and sizes of all kinds under a checksum that fits."""
+    blob = js.blob(convert(sized_network((2, 2), 2, (3,)), "n", (2, 2)))
+    rng = np.random.default_rng(0)
+    damaged = [blob[:end] for end in range(len(blob))] + [blob + bytes(4), blob + blob]
+    for at in range(len(blob)):
+        changed = bytearray(blob)
+        changed[at] ^= int(rng.integers(1, 256))
+        damaged.append(bytes(changed))
+    for at in range(4, 24, 4):
+        kept = struct.unpack_from("<I", blob, at)[0]
+        for size in (0, 1, 5, 33, 2**20, 2**31 - 1, 2**31, 2**32 - 1):
+            is_same = size == kept or -(-size // 32) == -(-kept // 32) and at == 12
+            damaged += [] if is_same else [resealed(blob, at, "<I", size)]
+    found = run_in_node(REFUSAL, *map(base64_of, damaged))
+    assert [at for at, said in enumerate(found) if not said.startswith("The network can")] == []

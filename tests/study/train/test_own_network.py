@@ -63,6 +63,12 @@ def test_other_pictures_are_another_run(mine):
         ((8, 3, 2, [0]), "hidden must be positive"),
         ((8, 3, 2, [4, 4, 4, 4], True), "halved 3 times, not 4"),
         ((8, 3, 2, [4], False, 0), "epochs must be positive"),
+        ((8.0, 3, 2), "side must be a whole number, not 8.0"),
+        (("big", 3, 2), "side must be a whole number, not 'big'"),
+        ((8, True, 2), "channels must be a whole number, not True"),
+        ((8, 3, 2, 512), "hidden must be a list, as .* not 512"),
+        ((8, 3, 2, "[4]"), "hidden must be a list"),
+        ((8, 3, 2, [4.5]), "hidden must be a whole number, not 4.5"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_read(arguments, sentence):
@@ -75,3 +81,11 @@ def test_an_unknown_export_is_refused_by_name(mine):
     assert isinstance(training.test.images, torch.Tensor)
     with pytest.raises(ValueError, match="export must be one of c, js, onnx .* not 'exe'"):
         own.leave(own.sized(8, 3, 3), {}, training, mine.names, "exe")
+
+
+@pytest.mark.parametrize(("form", "convnet"), [("exe", False), ("js", True)])
+def test_an_export_that_cannot_be_made_is_refused_before_anything_is_read(form, convnet):
+    with pytest.raises(ValueError, match="export must be one of|computes no convolutions"):
+        own.require_form(form, convnet)
+    own.require_form("js", False)
+    own.require_form("", True)
