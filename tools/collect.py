@@ -13,17 +13,31 @@ from pathlib import Path
 
 from bnnlib.files import print_anywhere
 from study import recipes
+from study.recipes import ablations, sweeps
 from study.train import runs
 from study.train.runner import network_name
 from tools import site
 from tools.files import replace_all
 from tools.summary import FAITHFUL
 
+# No page reads the networks of these recipes: their records are kept, their networks are not.
+RECORD_ALONE = {
+    recipe.name
+    for recipe in (
+        *sweeps.RATE_RECIPES,
+        *ablations.SHIFT[1:],
+        *ablations.GAPS_MNIST,
+        *ablations.GAPS_CIFAR10,
+        *ablations.OPEN_BITS,
+        *ablations.OPEN_REGULARIZERS,
+    )
+}
+
 
 def collect(metrics: dict, results: Path, to_commit: bool = False) -> dict[Path, bytes]:
     """Target in the results folder -> content, for every record that a page's metrics name.
 
-    A network goes with its record if one lies beside it. Raises ValueError naming a record that is
+    A network goes with its record if one lies beside it and pages read it. Raises ValueError naming a record that is
     nowhere to be found or, `to_commit`, that is not fit to be committed.
     """
     known = _by_digest(runs.COMMITTED, runs.FRESH)
@@ -44,7 +58,7 @@ def _copies(source: Path, results: Path, name: str) -> dict[Path, bytes]:
     """Target -> content of a record, recipe/profile/device-seed by name, and of its network."""
     copies = {results / "runs" / f"{name}.json": source.read_bytes()}
     network, (recipe, profile, stem) = source.with_suffix(".safetensors"), name.split("/")
-    if network.exists():
+    if network.exists() and recipe not in RECORD_ALONE:
         seed = int(stem.split("-seed")[1])
         copies[results / "models" / network_name(recipe, profile, seed)] = network.read_bytes()
     return copies
