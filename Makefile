@@ -8,6 +8,9 @@ LAB_ARGS ?=
 CLUSTER ?=
 # What `make reproduce` times of the kernels: quick takes a minute, full ten
 BENCH ?= quick
+# The Pythons of `make versions`, and where it and `make floor` make environments, up to 6 GB each
+VERSIONS ?= 3.12 3.13
+FOLDER ?= .
 # The first of these that is recent enough makes .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
@@ -41,7 +44,7 @@ export PIP_ARGS
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help env data reproduce render results compare test test-long floor lint lab bench clean
+.PHONY: help env data reproduce render results compare test test-long versions floor lint lab bench clean
 
 help: ## this list
 	@echo "make TARGET [PROFILE=$(PROFILES)], quick by default"
@@ -69,9 +72,21 @@ test: lint ## check the code's style, then run the tests
 test-long: env ## try every fault and hostile input at length, for hours; writes docs/reliability.md
 	@"$(PY)" -m tools.reliability
 
-floor: ## make .venv-floor, of Python 3.12 and the least that training needs, and test in it
-	@python3.12 tools/setup_env.py .venv-floor requirements-floor.txt
-	@.venv-floor/bin/python -m pytest @tests/floor.txt
+versions: ## run all tests in .venv-3.12 and .venv-3.13; VERSIONS="3.12" names other Pythons
+	@for version in $(VERSIONS); do \
+		python$$version -c "" 2>/dev/null || { echo "No Python $$version on PATH that starts."; exit 1; }; \
+		folder="$(FOLDER)/.venv-$$version"; \
+		"python$$version" tools/setup_env.py "$$folder" || exit 1; \
+		"$$folder/bin/python" -m pytest --numprocesses 2 --no-loadscope-reorder || exit 1; \
+	done
+
+floor: ## test the least that training needs: in .venv-oldest what pyproject allows, .venv-floor newer
+	@for each in 3.11-oldest 3.12-floor; do \
+		version="$${each%-*}"; name="$${each#*-}"; folder="$(FOLDER)/.venv-$$name"; \
+		python$$version -c "" 2>/dev/null || { echo "No Python $$version on PATH that starts."; exit 1; }; \
+		"python$$version" tools/setup_env.py "$$folder" "requirements-$$name.txt" || exit 1; \
+		"$$folder/bin/python" -m pytest @tests/floor.txt || exit 1; \
+	done
 
 lint: env ## check the style of code and notebooks
 	@"$(PY)" -m ruff check .

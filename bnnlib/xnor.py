@@ -45,7 +45,7 @@ def pack_weights(w: Tensor, planes: bool = False) -> PackedWeights:
     """w (N, K) or (N, C, kh, kw) real -> its signs as the kernels of its device want them.
 
     planes: whether what they multiply is planes. Either way they multiply both, exactly; some
-    processors are faster with the right one.
+    processors are faster with the right one. Raises ValueError for a NaN on a CPU.
     """
     return PackedWeights(torch.ops.bnnlib.pack_weights(w, planes), tuple(w.shape))
 
@@ -76,12 +76,6 @@ def xnor_conv2d(
     return torch.ops.bnnlib.xnor_conv2d(
         x, weights.tensors, weights.shape, stride, padding, thresholds
     )
-
-
-def _pack_weights(w: Tensor, planes: bool) -> list[Tensor]:
-    if w.device.type == "cpu" and w.isnan().any():
-        raise ValueError("the weights hold a NaN, which has no sign")
-    return operands.kernels_of(w.device.type).pack_weights(w, planes)
 
 
 def _register(schema: str, check: Callable[..., Outputs], kernel: Callable) -> None:
@@ -118,7 +112,7 @@ _register(
 _register(
     "pack_weights(Tensor w, bool planes) -> Tensor[]",
     operands.weights_outputs,
-    _pack_weights,
+    _on_device("pack_weights"),
 )
 _register(
     "xnor_matmul(Tensor x, Tensor[] w, int[] shape, Tensor? thresholds) -> Tensor",

@@ -84,7 +84,7 @@ def is_current(stamp, want, pip_args):
 
 def install(python, requirements, pip_args):
     """Let pip bring the environment in step with the pins."""
-    print("Installing the pinned packages: 1 to 5 minutes, up to 3 GB with a CUDA build of torch")
+    print("Installing the pinned packages: minutes, and up to 6 GB with a CUDA build of torch")
     sys.stdout.flush()
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.call(command + ["-r", requirements] + pip_args, cwd=ROOT) != 0:

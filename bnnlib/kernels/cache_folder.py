@@ -46,8 +46,9 @@ def _first_usable(given: str, name: str) -> str:
     if Path(given).name == name and _is_usable(Path(given)):
         return given  # of the process that started this one
     for place in _places(given):
-        if _is_usable(place / name):
-            return str(place / name)
+        folder = (place / name).resolve()  # a link's owner could let it lead elsewhere later
+        if _is_usable(folder):
+            return str(folder)
     try:
         temporary = tempfile.mkdtemp(prefix="bnnlib-kernels-")  # for its maker alone
     except OSError:
@@ -68,13 +69,19 @@ def _places(given: str) -> Iterator[Path]:
 
 
 def _is_usable(folder: Path) -> bool:
-    """Whether it can be written, and belongs to this user, to root or to who owns the package."""
+    """Whether it can be written, and belongs to this user, to root or to who owns the package.
+
+    Nobody else may write it, or put another folder in its place.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         found = folder.stat()
+        above = [place.stat().st_mode for place in folder.parents]
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError:
         return False
     owners = {os.geteuid(), 0, HERE.stat().st_uid}
-    return found.st_uid in owners and not found.st_mode & stat.S_IWOTH
+    if found.st_uid not in owners or found.st_mode & stat.S_IWOTH:
+        return False
+    return not any(mode & stat.S_IWOTH and not mode & stat.S_ISVTX for mode in above)

@@ -1,4 +1,4 @@
-"""The README's code runs as it stands there."""
+"""Code in README and docs runs as it stands there."""
 
 import re
 
@@ -20,3 +20,11 @@ def test_the_code_for_your_own_network_trains_packs_and_runs_on_bits():
     assert torch.allclose(names["scores"], names["network"](images), atol=1e-4)
     right = (names["scores"].argmax(1) == labels).float().mean()
     assert right > 0.5  # it has learned its only batch, where chance reads one in ten
+
+
+def test_torchrun_on_one_machine_asks_no_name_server():
+    """Where none knows the machine's name, it would wait for minutes."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    lines = [line for page in pages for line in page.read_text("utf-8").splitlines()]
+    alone = [line for line in lines if "torchrun --standalone" in line]
+    assert alone and all("--local-addr 127.0.0.1" in line for line in alone)

@@ -12,7 +12,7 @@ from guarded import Stress, copied, guarded
 from torch import Tensor
 
 from bnnlib import draws, functional, shift_norm, xnor
-from bnnlib.binarize import hard_sigmoid
+from bnnlib.binarize import ap2, hard_sigmoid
 from bnnlib.functional import InputValues
 from bnnlib.kernels import cpu, dispatch, operands, reference
 from bnnlib.kernels.cpu import (
@@ -304,25 +304,37 @@ def draws_and_dropout(end, seed, shape) -> None:
 
 
 def shift_norms(end, seed, shape) -> None:
-    """Each pass between the sums, beside torch's."""
+    """Each pass between the sums, beside torch's; the last one, beside `_gradient_in_doubles`."""
     x, grad = (numbers(shape, seed + i).mul_(0.37) for i in range(2))
     x, grad = (copied(t.movedim(1, -1).contiguous(), end).movedim(-1, 1) for t in (x, grad))
     channels = [copied(numbers((shape[1],), seed + i).mul_(0.3), end) for i in range(4)]
+    mean, factor, shift, slope = channels
     found = []
     for takes in (shift_norm._fits, lambda *_: False):
         small = patch.object(dispatch, "ELEMENTS_PER_PIECE", 64)
         with patch.object(shift_norm, "_fits", takes), small:
-            mean, factor, shift, slope = channels
-            room = (torch.empty_like(x) for _ in range(2))
             found.append(
                 (
                     shift_norm.spread(x, mean),
-                    shift_norm.affine(x, mean, factor, shift, next(room)),
+                    shift_norm.affine(x, mean, factor, shift, torch.empty_like(x)),
                     shift_norm.along(x, grad, mean),
-                    shift_norm.gradient(x, grad, mean, slope, factor, shift, next(room)),
                 )
             )
     assert all(map(torch.equal, *found))
+    with patch.object(dispatch, "ELEMENTS_PER_PIECE", 64):
+        last = shift_norm.gradient(x, grad, mean, slope, factor, shift, torch.empty_like(x))
+    assert torch.equal(last, _gradient_in_doubles(x, grad, mean, slope, factor, shift))
+
+
+def _gradient_in_doubles(x, grad, mean, slope, factor, shift) -> Tensor:
+    """`shift_norm.gradient` with a product that is rounded once, together with its sum.
+
+    So does torch where the processor has an instruction for it; elsewhere torch rounds both.
+    """
+    channels = mean, slope, factor, shift
+    mean, slope, factor, shift = (shift_norm.per_channel(t, x) for t in channels)
+    rounded = ap2(x - mean) * slope
+    return (rounded.double() + grad.double() * factor.double()).float() - shift
 
 
 def _yardsticks(chance: Random) -> dict:

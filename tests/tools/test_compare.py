@@ -1,6 +1,8 @@
 """Your results beside the committed ones, on results folders made here."""
 
+import io
 import json
+import runpy
 from dataclasses import asdict, replace
 from statistics import fmean
 
@@ -260,6 +262,17 @@ def test_tables_fit_the_terminal(columns, folders, fill, capsys, monkeypatch):
     assert compare.main([]) == 0
     tables = capsys.readouterr().out.rpartition("\n\n")[0].splitlines()
     assert len(tables) > 5 and max(map(len, tables)) <= columns
+
+
+def test_what_a_terminal_cannot_show_is_replaced(monkeypatch):
+    """Tables have a ± in them, terminals may know ASCII alone."""
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.argv", ["compare", "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(compare.__file__, run_name="__main__")
+    print("±", flush=True)
+    assert terminal.buffer.getvalue().endswith(b"?\n")
 
 
 def test_nothing_of_your_own(folders, fill, capsys):

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,43 @@ def test_pins_are_exact():
     pins = [line for line in lines if line and not line.startswith("#") and line != "-e ."]
     assert len(pins) > 15 and all(line.count("==") == 1 for line in pins)
     assert "torch==2.13.0" in pins
+
+
+def test_the_oldest_list_has_the_bounds_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = [line.split(">=") for line in project["dependencies"] if ">=" in line]
+    lines = (ROOT / "requirements-oldest.txt").read_text().splitlines()
+    oldest = dict(line.split("==") for line in lines if line.count("==") == 1 and ";" not in line)
+    assert [name for name, _ in bounds] == ["numpy", "torch"]
+    assert all(oldest[name].startswith(f"{version}.0") for name, version in bounds)  # 2 is 2.0.0
+    assert "3.11-oldest" in make("-n", "floor").stdout and project["requires-python"] == ">=3.11"
+
+
+@pytest.mark.parametrize("target", ["versions", "floor"])
+def test_other_environments_are_made_where_they_are_wanted(target, tmp_path):
+    """Stand-ins of Python write down how they are called, and make nothing."""
+    programs, log = tmp_path / "programs", tmp_path / "log"
+    programs.mkdir()
+    script = f"""#!/bin/sh
+[ "$1" = -c ] && exit
+echo "$(basename $0) $*" >> {log}
+case "$1" in *setup_env.py) mkdir -p "$2/bin"; cp "$0" "$2/bin/python";; esac
+"""
+    for name in ("python3.11", "python3.12", "python3.13"):
+        (programs / name).write_text(script)
+        (programs / name).chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    done = make(target, f"FOLDER={tmp_path}", PATH=path)
+    assert done.returncode == 0, done.stderr
+    python, first = {"versions": ("3.12", "3.12"), "floor": ("3.11", "oldest")}[target]
+    called = log.read_text().splitlines()
+    assert called[0].startswith(f"python{python} tools/setup_env.py {tmp_path}/.venv-{first}")
+    assert called[1].startswith("python -m pytest") and len(called) == 4
+
+
+def test_a_python_that_is_missing_ends_in_one_sentence():
+    done = make("versions", "VERSIONS=3.99")
+    assert done.returncode != 0 and done.stdout == "No Python 3.99 on PATH that starts.\n"
 
 
 def test_ci_calls_make_test_with_a_browser_and_nothing_else():

@@ -63,9 +63,11 @@ def pack_weights(w: Tensor, planes: bool = False) -> list[Tensor]:
 
     A tile of the table's holds a byte for each half byte of a column, half bytes outside, columns
     inside; of the others, words in quarters of 32 columns. Inputs go by kernel row, kernel column,
-    channel. Padding bits and columns are 0. Raises ValueError for a NaN in float32.
+    channel. Padding bits and columns are 0. Raises ValueError for a NaN.
     """
-    signs = w.detach() if w.dtype == torch.float32 else torch.where(w >= 0, 1.0, -1.0)
+    signs = w.detach()
+    if w.dtype != torch.float32:
+        signs = torch.where(w >= 0, 1.0, torch.where(w < 0, -1.0, torch.nan))
     columns = signs.movedim(0, -1).movedim(0, -2).reshape(-1, len(w)).contiguous().numpy()
     (shape, dtype), *sums = layout(tuple(w.shape), planes)
     tiles = _in_lines(shape, dtype)
@@ -79,7 +81,7 @@ def pack_weights(w: Tensor, planes: bool = False) -> list[Tensor]:
         SIGNS_PER_BYTE * columns.nbytes,
     )
     if any(found):
-        raise ValueError("a NaN has no sign")
+        raise ValueError("the weights hold a NaN, which has no sign")
     return [tiles, *(_tap_sums(columns, shape) for shape, _ in sums)]
 
 

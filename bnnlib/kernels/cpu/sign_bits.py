@@ -143,6 +143,36 @@ def half_byte_tiles(weights, tiles, first, last):
 
 
 @njit(nogil=True, cache=True)
+def signs_of_rows(weights, first, low, words):
+    """Write the signs of up to 64 rows of weights (K, N), from row `first`, into words (C,) int64.
+
+    Row first + i is bit i, column low + n is word n; outside, bits are 0. Returns whether there is
+    a NaN. Four rows at a time save reading words anew, and one comparison finds the NaNs of two.
+    """
+    high = min(low + len(words), weights.shape[1])
+    found = np.int64(0)
+    words[:] = 0
+    rows = min(64, len(weights) - first)
+    for i in range(0, rows // 4 * 4, 4):
+        a = weights[first + i, low:high]
+        b = weights[first + i + 1, low:high]
+        c = weights[first + i + 2, low:high]
+        d = weights[first + i + 3, low:high]
+        for n in range(len(a)):
+            bits = np.int64(a[n] >= 0) | np.int64(b[n] >= 0) << 1
+            bits |= np.int64(c[n] >= 0) << 2 | np.int64(d[n] >= 0) << 3
+            words[n] |= bits << i
+            nans = (a[n] != a[n]) | (b[n] != b[n]) | (c[n] != c[n]) | (d[n] != d[n])
+            found |= np.int64(nans)
+    for i in range(rows // 4 * 4, rows):
+        a = weights[first + i, low:high]
+        for n in range(len(a)):
+            words[n] |= np.int64(a[n] >= 0) << i
+            found |= np.int64(a[n] != a[n])
+    return found != 0
+
+
+@njit(nogil=True, cache=True)
 def word_tiles(weights, tiles, first, last):
     """Write words first .. last - 1 of tiles (tiles, parts, words, columns of a part) int64.
 
@@ -151,23 +181,18 @@ def word_tiles(weights, tiles, first, last):
     """
     parts = tiles.shape[1]
     width = tiles.shape[3]
-    found = np.int64(0)
+    found = False
     columns = len(tiles) * parts * width
     words = np.empty(COLUMNS_PER_BLOCK, np.int64)
     for s in range(first, last):
         for low in range(0, columns, COLUMNS_PER_BLOCK):
-            words[:] = 0
-            for i in range(min(64, weights.shape[0] - 64 * s)):
-                row = weights[64 * s + i, low : low + COLUMNS_PER_BLOCK]
-                for n in range(len(row)):
-                    words[n] |= np.int64(row[n] >= 0) << i
-                    found |= np.int64(row[n] != row[n])
+            found |= signs_of_rows(weights, 64 * s, low, words)
             for at in range(0, min(COLUMNS_PER_BLOCK, columns - low), width):
                 part = (low + at) // width
                 made = tiles[part // parts, part % parts, s]
                 for n in range(width):
                     made[n] = words[at + n]
-    return found != 0
+    return found
 
 
 @njit(nogil=True, cache=True)

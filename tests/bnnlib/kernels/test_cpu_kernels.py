@@ -154,6 +154,18 @@ def test_weights_of_any_dtype_and_layout_pack_alike(path, dtype, shape):
         assert all(map(torch.equal, found, expected))
 
 
+@pytest.mark.parametrize("row", [0, 1, 2, 3, 4, 67, 68, 69, 70])
+@pytest.mark.parametrize("column", [0, 129])
+def test_a_nan_among_weights_is_found_in_every_row_and_no_sum_makes_one(path, row, column):
+    """Rows are read in fours; infinities of both signs would be a NaN only if they were added."""
+    weight = numbers((130, 71), 3)
+    weight[:, ::2], weight[:, 1::2] = torch.inf, -torch.inf
+    pack_weights(weight)
+    weight[column, row] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        pack_weights(weight)
+
+
 # Products
 
 

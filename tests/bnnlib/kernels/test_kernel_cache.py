@@ -118,6 +118,23 @@ def test_a_folder_that_others_may_write_is_not_used(tmp_path):
     assert folder(ROOT, NUMBA_CACHE_DIR=str(planted.parent)) == planted
 
 
+@pytest.mark.parametrize(("mode", "used"), [(0o777, False), (0o1777, True), (0o755, True)])
+def test_a_folder_that_others_may_replace_is_not_used(mode, used, tmp_path):
+    """Where others may write, they can move it away, unless it is a folder like /tmp."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(mode)
+    found = folder(ROOT, NUMBA_CACHE_DIR=str(tmp_path / "shared" / "alice"))
+    assert found.is_relative_to(tmp_path / "shared") == used
+
+
+def test_a_link_is_followed_once(tmp_path):
+    """Its owner may let it lead elsewhere while kernels are read."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    found = folder(ROOT, NUMBA_CACHE_DIR=str(tmp_path / "link"))
+    assert found.parent == tmp_path / "mine"
+
+
 @pytest.mark.parametrize("given", [None, "/proc/none"])
 def test_changed_sources_are_compiled_anew_where_the_package_cannot_be_written(
     given, small, tmp_path
