@@ -53,7 +53,7 @@ def read(folder: str, shape: tuple[int, ...]) -> Pictures:
     `list_files` does, and for pictures that take too much memory; and afterwards for a class of
     fewer than 3 pictures.
     """
-    require_images("mlp", 0, shape, classes=2)
+    _require_shape(shape)
     listing = list_files(folder)
     files = listing.files
     skipped = listing.skipped
