@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bnnlib.kernels import operands, reference
+from bnnlib.kernels import dispatch, operands, reference
 from bnnlib.xnor import (
     PackedWeights,
     pack_planes,
@@ -328,6 +328,8 @@ REFUSED = [  # a call, and what its error must say
 @pytest.mark.parametrize("traced", [False, True], ids=["run", "traced"])
 @pytest.mark.parametrize(("call", "message"), REFUSED, ids=[message for _, message in REFUSED])
 def test_what_does_not_fit_is_refused_naming_both_values(call, message, traced):
+    if "not as" in message and r"\[\]" not in message and not dispatch.AVAILABLE:
+        pytest.skip("numba is not installed: weights are packed as the reference does it")
     with FakeTensorMode() if traced else nullcontext():
         with pytest.raises(ValueError, match=message):
             call()
