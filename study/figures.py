@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from bnnlib.files import atomic_write
 from study.factorial import Lines, test_errors
-from study.train import runs
 
 # Seaborn's colour-blind palette, by what a colour stands for; other things take the spare ones.
 # Blue is also what the Theano code does (the sign, exact batch normalization) and a baseline,
@@ -77,7 +77,8 @@ def write_svg(figure: Figure, path: Path) -> Path:
     content = io.BytesIO()
     with plt.rc_context(_SVG):
         figure.savefig(content, format="svg", metadata=_METADATA)
-    runs.write_atomic(path, content.getvalue())
+    with atomic_write(path) as file:
+        file.write(content.getvalue())
     return path
 
 

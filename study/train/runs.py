@@ -96,9 +96,3 @@ def complete(recipe: dict) -> dict:
     """
     defaults = {field.name: field.default for field in fields(Recipe)}
     return {k: v for k, v in defaults.items() if v is not MISSING} | recipe
-
-
-def write_atomic(path: str | Path, content: bytes) -> None:
-    """Write a file so that its name holds either the old content or the whole new one."""
-    with atomic_write(path) as file:
-        file.write(content)

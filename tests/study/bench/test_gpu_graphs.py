@@ -10,7 +10,7 @@ pytest.importorskip(
 )
 from test_gpu import INTERPRETED, interpret, outside_the_interpreter  # noqa: E402
 
-from bnnlib import packed, xnor  # noqa: E402
+from bnnlib import kernels, packed, xnor  # noqa: E402
 from bnnlib.kernels import gpu, tensor_cores  # noqa: E402
 from study import bench, recipes  # noqa: E402
 from study.bench import __main__ as command
@@ -103,6 +103,7 @@ def on_gpu_xnor_matmul(x, weights, thresholds=None):
 
 
 @outside_the_interpreter
+@pytest.mark.skipif(not kernels.compiles(), reason="times the CPU's kernels, which need Numba")
 def test_the_file_so_far_is_there_when_a_measurement_is_cut_off(tmp_path, monkeypatch, capsys):
     plan = bench.Plan((33, 34), (), 0, (), (), "smoke", 0.0)
     monkeypatch.setitem(bench.PLANS, "quick", plan)
