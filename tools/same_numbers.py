@@ -19,7 +19,8 @@ from pathlib import Path
 from study import ROOT, recipes
 from study.train import runs
 
-# Run by both sources' own bnnlib, so it uses only what both have. A line a recipe: its name, and a
+# Run by both sources' own bnnlib, so it uses only what both have: files say what that is, since an
+# installed checkout lends its modules to all that lack them. A line a recipe: its name, and a
 # hash of its history and network at smoke and of its network after the steps at its own size.
 SCRIPT = """
 import hashlib, os, sys
@@ -32,13 +33,13 @@ if os.path.isdir("study/train"):
 else:  # commits in which the library and the study were one package
     from bnnlib import fit as loop, recipes, runs
     from bnnlib.inputs import training_data
-try:
+if os.path.isfile("study/train/provenance.py"):
     from study.train.provenance import source_hash
-except ModuleNotFoundError:  # commits in which the records' module told it
+else:  # commits in which the records' module told it
     source_hash = runs.source_hash
-try:
+if os.path.isfile("study/train/eager.py"):
     from study.train.eager import step
-except ModuleNotFoundError:  # commits in which the loop's module had the step
+else:  # commits in which the loop's module had the step
     step = loop.step
 
 STEPS = 3
