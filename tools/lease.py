@@ -4,10 +4,11 @@
     python -m tools.lease run --call N --out FOLDER
 
 `pack`, beforehand, puts the commit and the data sets into build/lease-1 and build/lease-2, one for
-each of two commands. `run`, on the card's machine, works through the steps of calls 1 to N: each is
-a process with a time limit, what it found is written to FOLDER when it ends, and a step that fails
-is noted and left. Killed at any moment, the same command goes on: at most the step at hand is lost,
-and a training goes on from its last checkpoint.
+each of two commands; results/ stands aside meanwhile, or a part doesn't fit beside the tree. `run`,
+on the card's machine, works through the steps of calls 1 to N: each is a process with a time limit,
+what it found is written to FOLDER when it ends, and a step that fails is noted and left. Killed at
+any moment, the same command goes on: at most the step at hand is lost, and a training goes on from
+its last checkpoint.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from tools import lease_data
 
 PARTS = (ROOT / "build" / "lease-1", ROOT / "build" / "lease-2")
 STATE = ROOT / "build" / "lease"  # kept on the machine from call to call
-LARGEST_PART = 58_000_000  # bytes: the tracked files travel, too
+LARGEST_PART = 58_000_000  # bytes: 64 MiB hold a part and the tracked files without results/
 LARGEST_FILE = 16 * 2**20  # bytes of one file that comes back
 LAST_START, LIMIT = 560.0, 590.0  # seconds after a call's start
 PACED = ("mnist-theano", "mnist-torch7", "cifar10-theano", "cifar10-torch7")

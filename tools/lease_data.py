@@ -15,8 +15,8 @@ from bnnlib.files import atomic_write
 from study.data import store
 
 ACROSS = 100  # images in a row of a mosaic
-IN_A_MOSAIC = 10_000  # a WebP has 16,383 pixels a side at most
-FIRST_PART = 3  # mosaics of the training images; the others travel with a second command
+IN_A_MOSAIC = 2_500  # small enough to fill both parts evenly; 16,383 pixels a side at most
+FIRST_PART = 11  # mosaics of training images beside MNIST; the others travel with a second command
 
 
 def mosaic(images: np.ndarray) -> bytes:

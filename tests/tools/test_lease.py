@@ -146,7 +146,7 @@ def drawn(count: int, generator) -> np.ndarray:
 
 
 def test_mosaics_and_labels_come_back_as_they_went(tmp_path, monkeypatch):
-    monkeypatch.setattr(lease_data, "IN_A_MOSAIC", 150)
+    monkeypatch.setattr(lease_data, "IN_A_MOSAIC", 50)
     generator = np.random.default_rng(0)
     arrays = [drawn(610, generator), generator.integers(0, 10, 610, dtype=np.uint8)]
     arrays += [drawn(70, generator), generator.integers(0, 10, 70, dtype=np.uint8)]
@@ -177,7 +177,7 @@ def test_what_is_packed_is_there_once_it_is_unpacked(tmp_path, monkeypatch, caps
         for name, (a, b) in {"cifar10": images, "mnist": digits}.items()
     }
     monkeypatch.setattr(lease.data, "load", sets.__getitem__)
-    monkeypatch.setattr(lease_data, "IN_A_MOSAIC", 150)
+    monkeypatch.setattr(lease_data, "IN_A_MOSAIC", 50)
     monkeypatch.setattr(lease.provenance, "commit", lambda: ("abc", True))
     parts = tmp_path / "1", tmp_path / "2"
     with pytest.raises(ValueError, match="commit first"):
