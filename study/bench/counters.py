@@ -13,35 +13,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from statistics import median
 
 import torch
 
 PROCESS = Path("/proc/self")
 POWERCAP = Path("/sys/class/powercap")
-COUNTS = 5  # calls whose memory is counted, an odd number
 _MAPPING = re.compile(r"([0-9a-f]+)-[0-9a-f]+ \S+ \S+ \S+ (\d+)")  # start; a file's number, or 0
 
 
 def touched_bytes(call: Callable[[], object], process: Path = PROCESS) -> int | None:
-    """Bytes that a warm call reads or writes of the memory that this process allocated.
+    """Bytes that the second of two calls reads or writes of the memory that this process allocated.
 
-    In whole pages, among them some of Python's own; files, and so code, are left out. Linux marks
-    pages of its own accord as well, where it moves or joins them: the median of COUNTS calls is
-    returned. None where pages are not marked.
+    In whole pages, which Linux makes of 2 MiB in a process that has lived for long, and among them
+    some of Python's own; files, and so code, are left out. None where pages are not marked.
     """
     call()  # compiles, allocates
-    gc.collect()  # a collection during a counted call would touch all of Python's objects
+    gc.collect()  # a collection during the second call would touch all of Python's objects
     try:
-        return int(median(_touched_once(call, process) for _ in range(COUNTS)))
+        (process / "clear_refs").write_text("1")
+        call()
+        return _referenced((process / "smaps").read_text())
     except OSError:
         return None
-
-
-def _touched_once(call: Callable[[], object], process: Path) -> int:
-    (process / "clear_refs").write_text("1")
-    call()
-    return _referenced((process / "smaps").read_text())
 
 
 def _referenced(maps: str) -> int:

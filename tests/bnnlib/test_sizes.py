@@ -8,7 +8,7 @@ import torch
 from random_networks import shuffle_values
 
 from bnnlib import models, network_file, packed
-from bnnlib.export import c, js, network, onnx
+from bnnlib.export import c, network, onnx
 from bnnlib.folding import reference
 from bnnlib.network_file import trained_on as trained
 from study import recipes
@@ -98,12 +98,6 @@ def test_the_paper_s_networks_are_instances_of_the_same_builder():
 def test_a_size_that_cannot_work_is_refused_with_what_would(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         replace(CONVNET, **fields)
-
-
-def test_a_page_takes_digits_alone():
-    _, built, shape, _ = made(MLP, 8, 1, 10)
-    with pytest.raises(ValueError, match="reads 64 pixels"):
-        js.script(network.convert(built, "own", shape))
 
 
 def test_onnx_refuses_sums_that_float32_does_not_hold():

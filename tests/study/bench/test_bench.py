@@ -208,6 +208,15 @@ def test_a_committed_benchmark_is_whole_and_of_committed_sources(path):
     if path.stem.startswith("rules"):
         assert all(row["ratio"] == row["new_ms"] / row["old_ms"] for row in content["rows"])
         return
+    if path.stem.startswith("export"):
+        assert all(row["exact"] and row["ms"]["p50"] > 0 for row in content["rows"])
+        return
+    if path.stem.startswith("pictures"):
+        assert all(row["skipped"] == 0 < row["seconds"] for row in content["rows"])
+        return
+    if path.stem.startswith("page"):
+        assert content["moves"] > 0 and all(ms["p50"] > 0 for ms in content["ms"].values())
+        return
     if path.stem.startswith("cluster"):
         assert content["gain"] > 0 and all(min(row["seconds"]) > 0 for row in content["rows"])
         return
