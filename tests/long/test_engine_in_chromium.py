@@ -34,4 +34,4 @@ def test_all_test_images_are_read_to_the_last_bit_as_by_the_packed_network(repor
             compared += len(part)
     assert compared == 10_000
     what = "a page's engine in Chromium, on MNIST's test images"
-    report(what, compared, "every bit, sum and score equal to the packed network's")
+    report(what, compared, "every bit, score and class equal to the packed network's")
