@@ -87,10 +87,18 @@ def lab(tmp_path_factory):
     lab.process.wait()
 
 
+def connections(process: psutil.Process) -> list:
+    """What a process has open; nothing, if it has ended since it was listed."""
+    try:
+        return process.net_connections("inet")
+    except psutil.NoSuchProcess:
+        return []
+
+
 def test_jupyterlab_listens_on_loopback_alone(lab):
     main = psutil.Process(lab.process.pid)
     each = [main, *main.children(recursive=True)]
-    sockets = [found for process in each for found in process.net_connections("inet")]
+    sockets = [found for process in each for found in connections(process)]
     addresses = {found.laddr.ip for found in sockets if found.status == psutil.CONN_LISTEN}
     assert addresses and addresses <= {"127.0.0.1", "::1"}
 
