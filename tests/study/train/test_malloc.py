@@ -11,9 +11,9 @@ import pytest
 from study import ROOT, recipes
 from study.train import malloc, runner
 
-# Prints the pages that the system had to give for a block of 100 MB after an equal one, at least (it
-# may take a page back meanwhile and give it anew), and the megabytes that the process holds of freed
-# ones: within, at the end, and of one beneath another.
+# Prints the pages that the system had to give for a block of 100 MB after an equal one, at least
+# (it may take a page back meanwhile and give it anew), and the megabytes that the process holds of
+# freed ones: within, at the end, and of one beneath another.
 MEASURE = """
 import resource
 import torch
