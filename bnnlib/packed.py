@@ -128,7 +128,7 @@ def pack(network: nn.Sequential, shape: tuple[int, ...] | None = None) -> Packed
 def _input(
     network: nn.Sequential, block: Block, shape: tuple[int, ...]
 ) -> tuple[PixelInput | ByteInput | RealInput, int]:
-    """What reads images for the first block, and the bytes that it holds for one of them."""
+    """The layer that reads images for the first block, and the bytes that it holds for one."""
     blank = torch.zeros(1, *shape, dtype=torch.uint8, device=block.bias.device)
     if not reads_pixels(network):
         return RealInput(*_scaling(network[0]), block), block(blank.float()).nbytes

@@ -70,7 +70,7 @@ def disagreement(one: Result, other: Result) -> list[str]:
 
 
 def _how(one: float, other: float, apart: bool) -> str:
-    """In what way two effects differ."""
+    """Say in what way two effects differ."""
     if one * other < 0:
         return "disagree" if apart else "point in opposite directions, but not surely so"
     return "disagree about the size of an effect"

@@ -60,7 +60,7 @@ def _first_and_last(group: list[dict]) -> str:
 
 
 def _unfinished(groups: dict[tuple, list[dict]]) -> str:
-    """Which curves have their lowest point at their end in every run, so may fall further."""
+    """Name the curves that are lowest at their end in every run, so may fall further."""
     falling = [
         words(name)
         for (name, _), group in groups.items()
@@ -77,7 +77,7 @@ def _lowest(run: dict) -> int:
 
 
 def effects(records: Sequence[dict], baseline: str) -> str:
-    """Which recipes err more or less than the baseline, as far as 95 % intervals tell."""
+    """Name recipes that err more or less than the baseline, as far as 95 % intervals tell."""
     others = {name: words(name) for name in _names(records) if name != baseline}
     return _against(records, baseline, others)
 
@@ -110,7 +110,7 @@ def _against(records: Sequence[dict], baseline: str, others: dict[str, str]) -> 
 
 
 def _kind(errors: list[float], base: list[float]) -> str:
-    """What is known of a difference; the words sort as a sentence has them."""
+    """Say what is known of a difference, in words that sort as a sentence has them."""
     if not errors:
         return "not run:"
     if min(len(errors), len(base)) < verdicts.FEWEST_RUNS:
@@ -163,7 +163,7 @@ def beside_authors(first_epoch: Sequence[dict], authors: float) -> str:
 
 
 def beside_figure_one(records: Sequence[dict], read_off: dict[str, dict]) -> str:
-    """Where our longest runs end and where the paper's curves do, recipe by recipe."""
+    """Tell where our longest runs end and where the paper's curves do, recipe by recipe."""
     told: list[str] = []
     for kind, points in read_off.items():
         ours = [run for run in records if run["recipe"]["name"].endswith(f"-{kind}")]
@@ -177,7 +177,7 @@ def beside_figure_one(records: Sequence[dict], read_off: dict[str, dict]) -> str
 
 
 def at_paper(records: Sequence[dict]) -> str:
-    """How many binarized runs in the figure of Table 1 can be held against the paper."""
+    """Tell how many binarized runs in the figure of Table 1 can be held against the paper."""
     drawn = [run for run in records if not run["recipe"]["name"].endswith("-float")]
     told = sum(run["profile"] == "paper" for run in drawn)
     others = "distance from the diamonds tells nothing of the claims"

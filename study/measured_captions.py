@@ -50,7 +50,10 @@ def pictures(errors: Mapping[str, float]) -> str:
 
 
 def sums(counts: Sequence[int], rms: Mapping[str, tuple[Tensor, Tensor]]) -> str:
-    """From how many terms on the toss is nearer: a case -> RMS errors of sign and toss, by count"""
+    """Tell from how many terms on the toss is nearer.
+
+    rms: a case -> RMS errors of the sign and of the toss, each (counts,).
+    """
     parts = []
     for case, (sign, toss) in rms.items():
         nearer = [count for count, a, b in zip(counts, sign, toss, strict=True) if b < a]
@@ -105,7 +108,7 @@ def accumulated(frame: pd.DataFrame) -> str:
 
 
 def stored(walks: Mapping[int, tuple[Tensor, Tensor]], off: Sequence[Sequence[Tensor]]) -> str:
-    """Which stored numbers never move; walks: bits -> paths (updates + 1, draws), to nearest first.
+    """Name numbers that never move; walks: bits -> paths (updates + 1, draws), to nearest first.
 
     off: of the same bits in order, RMS errors at the end, to nearest and at random.
     """
@@ -202,7 +205,7 @@ def retrieval(means: Mapping[str, Mapping[str, float]], times: pd.Series) -> str
 
 
 def clients(frame: pd.DataFrame) -> str:
-    """Which numbers lead in what, bits or others; frame: a row per kind, the first of bits."""
+    """Tell what leads in what, bits or other numbers; frame: a row per kind, the first of bits."""
     columns = {"file (MB)": "The smallest file", "one image (ms)": "the quickest image"}
     columns["load (s)"] = "the quickest start"
     parts = []

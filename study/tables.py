@@ -163,7 +163,7 @@ def _against(values: list[float], reference: list[float]) -> dict:
 def gap_sentences(
     title: str, gap: tuple[str, str], groups: Sequence[Sequence[Result]]
 ) -> list[str]:
-    """Which factors move the error as the paper's two recipes differ: a line for each profile.
+    """Name factors that move the error as the paper's two recipes differ: a line for each profile.
 
     gap: the claims of the two recipes, to and from; groups: `answers` of each factor's claim.
     """

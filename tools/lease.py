@@ -5,10 +5,9 @@
 
 `pack`, beforehand, puts the commit and the data sets into build/lease-1 and build/lease-2, one for
 each of two commands; results/ stands aside meanwhile, or a part doesn't fit beside the tree. `run`,
-on the card's machine, works through the steps of calls 1 to N: each is a process with a time limit,
-what it found is written to FOLDER when it ends, and a step that fails is noted and left. Killed at
-any moment, the same command goes on: at most the step at hand is lost, and a training goes on from
-its last checkpoint.
+on the card's machine, does the steps of calls 1 to N: each is a process with a time limit, what it
+found is written to FOLDER when it ends, and one that fails is noted and left. Killed at any moment,
+the same command goes on: a step is lost at most, and trainings go on from their last checkpoint.
 """
 
 import argparse

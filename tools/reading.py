@@ -34,12 +34,12 @@ class Reading:
 
     @property
     def minutes(self) -> float:
-        """Of what stands open."""
+        """Minutes that it takes to read what stands open."""
         return self.words / WORDS_A_MINUTE + self.cells * CELL_SECONDS / 60
 
 
 def reading(path: Path) -> Reading:
-    """Of one notebook, executed or not."""
+    """Count what a notebook, executed or not, asks of its reader."""
     blocks = pages.blocks(nbformat.read(path, as_version=4), prose.Prose())
     code = [block for block in blocks if block.kind in ("code", "parameters") or _listing(block)]
     told = [str(block.body) for block in blocks if block.kind in PROSE or _sentences(block)]
