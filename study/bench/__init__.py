@@ -25,8 +25,6 @@ from study.train import provenance, runs
 # The features, as LLVM names them, that decide which instructions products are made of
 FLAGS = ("popcnt", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "avx512vnni")
 FLAGS += ("avxvnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "sve")
-# Kinds of processors, by the instructions that their kernels are made of
-CPU_KINDS = ("cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-generic")
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,14 @@ WARM_UP = Plan((), (16,), 64, (16,), (1,), "smoke", 0.0)  # compiles every kerne
 def kind(device: str) -> str:
     """Name under which the measurements of this machine's device are kept.
 
-    One of CPU_KINDS, or a GPU's compute capability, such as cuda-sm90.
+    The instructions that a processor's kernels are made of and the model by which LLVM knows it,
+    such as cpu-avx512-znver5, or a GPU's compute capability, such as cuda-sm90.
     """
     if device == "cuda":
         return "cuda-sm{}{}".format(*torch.cuda.get_device_capability())
     from bnnlib.kernels.cpu import processor
 
-    return f"cpu-{processor.path()}"
+    return f"cpu-{processor.path()}-{processor.target()[1]}"
 
 
 def path(kind: str, what: str = "kernels") -> Path:
@@ -68,14 +67,17 @@ def path(kind: str, what: str = "kernels") -> Path:
 
 
 def committed(what: str = "kernels") -> dict[str, dict]:
-    """Kind -> the committed measurements: CPUs in the order of CPU_KINDS, then GPUs by name.
+    """Kind -> the committed measurements: of processors, then of GPUs, the newest first.
 
     Raises ValueError if one is damaged.
     """
-    gpus = sorted(path("cuda-sm*", what).parent.glob(path("cuda-sm*", what).name))
-    kinds = [*CPU_KINDS, *(file.stem.removeprefix(f"{what}-") for file in gpus)]
-    files = {kind: path(kind, what) for kind in kinds}
-    return {kind: runs.read_record(file) for kind, file in files.items() if file.exists()}
+    every = path("*", what)
+    found = {
+        file.stem.removeprefix(f"{what}-"): runs.read_record(file)
+        for file in sorted(every.parent.glob(every.name))
+    }
+    newest = sorted(found, key=lambda kind: found[kind]["provenance"]["started"], reverse=True)
+    return {kind: found[kind] for kind in sorted(newest, key=lambda kind: kind.startswith("cuda"))}
 
 
 def here() -> dict[str, dict]:

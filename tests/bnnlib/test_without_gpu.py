@@ -115,12 +115,15 @@ def test_a_sum_of_257_is_not_the_256_that_bfloat16_makes_of_it():
     assert products.equal(words, words) and not products.equal(words - 1, words)
 
 
-def test_measurements_of_a_gpu_are_kept_by_its_capability(monkeypatch, tmp_path):
+def test_measurements_are_kept_by_device_and_come_newest_first(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert bench.kind("cuda") == "cuda-sm90"
     folder = tmp_path / "results" / "bench"
     monkeypatch.setattr(bench, "ROOT", tmp_path)
-    for kind in ("cuda-sm90", "cuda-sm80", "cpu-generic"):
-        bench.runs.write_record(folder / f"kernels-{kind}.json", {"schema": bench.runs.SCHEMA})
-    assert list(bench.committed()) == ["cpu-generic", "cuda-sm80", "cuda-sm90"]
+    dates = {"cuda-sm80": "2026-01", "cuda-sm90": "2026-03", "cpu-avx2-znver3": "2025-12"}
+    for kind, date in (dates | {"cpu-avx512-znver5": "2026-02"}).items():
+        content = {"schema": bench.runs.SCHEMA, "provenance": {"started": date}}
+        bench.runs.write_record(folder / f"kernels-{kind}.json", content)
+    kinds = ["cpu-avx512-znver5", "cpu-avx2-znver3", "cuda-sm90", "cuda-sm80"]
+    assert list(bench.committed()) == kinds
     assert list(bench.committed("training")) == []
