@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from study import recipes
 from study.recipes.recipe import Recipe
-from study.train import backlog
+from study.train import backlog, runner
 
 MNIST = (recipes.MNIST_THEANO, recipes.MNIST_THEANO_FLOAT)
 MNIST_TORCH7 = (recipes.MNIST_TORCH7, recipes.MNIST_TORCH7_CODE)
@@ -40,7 +40,8 @@ def needed(
     """Each recipe at the profile with each seed that a notebook wants, the most valuable first.
 
     values: all parameters of the notebooks to be executed, by the notebook's name. changed: those
-    that a reader has set; where one is no number of seeds the recipes are not the named ones.
+    that a reader has set; where one is no number of seeds the recipes are not the named ones. House
+    numbers that can't be had are not needed: page 06 trains on no stand-in.
     """
     counts: dict[str, int] = {}
     for notebook, given in values.items():
@@ -51,4 +52,10 @@ def needed(
             for recipe in group:
                 counts[recipe.name] = max(wanted, counts.get(recipe.name, 0))
     queued = backlog.queue(profile, max(counts.values(), default=0))
-    return [(recipe, seed) for recipe, seed in queued if seed < counts.get(recipe.name, 0)]
+    asked = [(recipe, seed) for recipe, seed in queued if seed < counts.get(recipe.name, 0)]
+    return [pair for pair in asked if not _is_without_images(pair[0], profile)]
+
+
+def _is_without_images(recipe: Recipe, profile: str) -> bool:
+    house_numbers = recipe.dataset.startswith("svhn")
+    return house_numbers and not runner.has_data(recipe, profile)

@@ -71,3 +71,11 @@ def test_a_changed_recipe_is_left_to_its_notebook():
     values = {"04_mnist": {"seeds": 1, "torch7_seeds": 1}}
     assert needed.needed("quick", values, {"seeds"}) == needed.needed("quick", values)
     assert needed.needed("quick", values, {"seeds", "epochs"}) == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_house_numbers_are_trained_on_where_they_can_be_had(there, monkeypatch):
+    monkeypatch.setattr(needed.runner, "has_data", lambda recipe, profile: there)
+    pairs = needed.needed("quick", {"06_svhn": {"seeds": 1}, "04_mnist": {"seeds": 1}})
+    house_numbers = {"svhn-no-extra", "svhn-part"} if there else set()
+    assert {recipe.dataset for recipe, _ in pairs} == {"mnist"} | house_numbers

@@ -67,6 +67,13 @@ def test_where_nothing_is_left_to_chance_it_is_the_test_by_signs():
     assert averaged.averaged_error(network, split, 0) == evaluation.evaluate(network, split)[1]
 
 
+def test_arms_that_draw_are_tested_by_draws_and_the_paper_s_networks_are_not():
+    tested = [each.name for each in recipes.RECIPES if averaged.is_tested_by_draws(each)]
+    gradients = [f"gradients-stochastic-{part}" for part in ("weights", "activations", "both")]
+    assert tested == [*gradients, "gaps-mnist-stochastic", "gaps-cifar10-stochastic"]
+    assert recipes.CIFAR10_TORCH7.activations is STOCHASTIC
+
+
 def test_a_record_has_it_where_the_recipe_draws(tmp_path, monkeypatch):
     monkeypatch.setattr(runner.runs, "FRESH", tmp_path)
     record = runner.run(WEIGHTS, "smoke", 0)
