@@ -5,7 +5,6 @@ import sys
 import time
 
 from study import recipes
-from study.data.training_data import training_data
 from study.recipes.recipe import Recipe
 from study.train import checkpoints, estimate, runner, runs
 
@@ -57,7 +56,7 @@ def _run_in_time(recipe: Recipe, profile: str, seed: int, deadline: float) -> di
     """The record of a run that is finished or, as far as one can tell, will be by the deadline."""
     device = runner.default_device()
     path = runs.fresh_path(recipe, device, seed)
-    finished = runner.is_finished(path, profile, training_data(recipe, profile, device).sha256)
+    finished = runner.is_finished(path, profile, runner.data_hash(recipe, profile))
     if deadline < math.inf and not finished:
         if time.monotonic() >= deadline:
             return None

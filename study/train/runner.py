@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from bnnlib import models, network_file, numerics, parallel
 from bnnlib.files import atomic_write
 from study import data, recipes
 from study.data.training_data import TrainingData, training_data
-from study.recipes.recipe import Recipe
+from study.recipes.recipe import Preprocessing, Recipe
 from study.train import averaged, build, checkpoints, loop, malloc, progress, provenance, runs
 
 FAILURES = (ValueError, OSError, FloatingPointError, data.DataUnavailable)
@@ -33,12 +33,12 @@ def run(
     A run that was interrupted goes on from its last checkpoint. Several processes make it together
     in one folder; the first one writes. Raises ValueError where they do not find the same there.
     """
-    training = training or training_data(recipe, profile, device)
     path = runs.fresh_path(recipe, device, seed)
     path.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours, if it can't be
-    finished = is_finished(path, profile, training.sha256)
+    finished = _is_done(recipe, profile, path, training)
     parallel.require_same({f"whether {path} is there": str(finished)})
     if not finished:
+        training = training or training_data(recipe, profile, device)
         _make(recipe, profile, seed, training, path, device)
     if parallel.rank() == 0:
         checkpoints.remove(checkpoint_path(path))
@@ -85,12 +85,25 @@ def _interruption_told(recipe: Recipe, seed: int, path: Path) -> Iterator[None]:
         raise KeyboardInterrupt(told) from None
 
 
-def is_finished(path: Path, profile: str, data_hash: str) -> bool:
+def _is_done(recipe: Recipe, profile: str, path: Path, training: TrainingData | None) -> bool:
+    """Whether the record is there, made from these data, which are hashed only if it is."""
+    if not path.exists():
+        return False
+    return is_finished(path, profile, training.sha256 if training else data_hash(recipe, profile))
+
+
+def data_hash(recipe: Recipe, profile: str) -> str:
+    """The hash of what `training_data` gives, without the whitening, which takes many seconds."""
+    plain = replace(recipe, inputs=Preprocessing.SCALED, train_images=0)  # the hash is the same
+    return training_data(plain, profile).sha256
+
+
+def is_finished(path: Path, profile: str, sha256: str) -> bool:
     """Whether the record there was made from these data for this profile."""
     if not path.exists():
         return False
     record = runs.read_record(path)
-    return record["profile"] == profile and record["provenance"]["data"] == data_hash
+    return record["profile"] == profile and record["provenance"]["data"] == sha256
 
 
 def _keep_network(network: nn.Sequential, recipe: Recipe, seed: int, path: Path) -> None:

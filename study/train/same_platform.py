@@ -4,15 +4,13 @@ client: Dask's, which is asked, and not imported.
 """
 
 import asyncio
-from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from urllib.parse import urlsplit
 
 from bnnlib import functional, parallel
 from study import data
-from study.data.training_data import training_data
-from study.recipes.recipe import Preprocessing, Recipe
+from study.recipes.recipe import Recipe
 from study.train import provenance, runner
 
 SHOWN = 12  # digits of a hash
@@ -77,8 +75,7 @@ def facts(samples: tuple[Recipe, ...], profile: str) -> dict[str, str]:
     }
     for recipe in samples:
         runner.require_data(recipe, profile)
-        plain = replace(recipe, inputs=Preprocessing.SCALED, train_images=0)  # the hash is the same
-        found[f"{recipe.dataset} data"] = training_data(plain, profile).sha256
+        found[f"{recipe.dataset} data"] = runner.data_hash(recipe, profile)
     return found
 
 

@@ -69,12 +69,12 @@ def other_sources() -> None:
 
 
 def other_folder() -> None:
-    genuine = runner.is_finished
-    runner.is_finished = lambda *_: parallel.rank() == 0
+    genuine = runner._is_done
+    runner._is_done = lambda *_: parallel.rank() == 0
     try:
         runner.run(TINY, "smoke", 9)
     finally:
-        runner.is_finished = genuine
+        runner._is_done = genuine
 
 
 def everything() -> None:

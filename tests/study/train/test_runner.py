@@ -37,6 +37,16 @@ def test_a_run_leaves_a_record_and_a_network_that_gives_its_test_error(fresh, tr
     assert evaluation.evaluate(network, training.test)[1] == record["test_error"]
 
 
+@pytest.mark.parametrize("inputs_like", [recipes.CIFAR10_THEANO, recipes.CIFAR10_TORCH7])
+def test_a_finished_run_is_found_without_whitening(fresh, inputs_like, monkeypatch):
+    recipe = recipes.at_profile(inputs_like, "smoke")
+    record = runner.run(recipe, "smoke", 0)
+    assert runner.data_hash(recipe, "smoke") == training_data(recipe, "smoke").sha256
+    monkeypatch.setattr(inputs.preprocessing, "whitening", None)  # neither is called again
+    monkeypatch.setattr(inputs.preprocessing, "moments", None)
+    assert runner.run(recipe, "smoke", 0) == record
+
+
 def test_only_seed_0_leaves_a_network_except_where_networks_are_compared(fresh):
     for recipe, kept in ((recipes.CODES_MNIST, True), (recipes.MNIST_THEANO, False)):
         small = recipes.at_profile(recipe, "smoke")
