@@ -14,6 +14,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from study import claims, recipes
+from study.captions import listed
 from study.verdicts import NOT_RUN
 from tools import summary
 from tools.summary import Row
@@ -85,7 +86,7 @@ class Told:
         """Every machine's value, with the model of its processor where that is known."""
         rows = self.row.machines or (self.row,)
         told = [f"{row.ours} ({_model(row.entry['device_name'])})" for row in rows if row.ours]
-        return " and ".join(told) or NOT_RUN
+        return listed(told) if told else NOT_RUN
 
 
 def _model(device: str | None) -> str:

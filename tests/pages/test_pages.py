@@ -344,9 +344,11 @@ def test_every_machine_that_was_timed_has_its_value_and_its_verdict(tmp_path):
     assert row(tmp_path, "xnor_over_cublas").judged == "reproduced"
     for name in ("znver3", "znver4", "7.4", "2.4", "reproduced on 1 of 2 machines"):
         assert name in site.index(tmp_path), name
-    named = [entry("xnor_over_cublas", value, **kind) for value, kind in ((5, fast), (2, slow))]
+    new = fast | {"device_name": "A processor (znver5)"}
+    values = ((4, new), (5, fast), (2, slow))
+    named = [entry("xnor_over_cublas", value, **kind) for value, kind in values]
     publish(tmp_path, "quick", "09_kernels", *named)
-    told = "5.0 × (znver4) and 2.0 × (znver3) | reproduced on 1 of 2"
+    told = "4.0 × (znver5), 5.0 × (znver4) and 2.0 × (znver3) | reproduced on 2 of 3"
     assert told in readme(tmp_path)
 
 
