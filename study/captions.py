@@ -17,12 +17,6 @@ from study.figures import words
 NONE = "No run is on file: nothing is concluded."
 
 
-def listed(parts: Sequence[str]) -> str:
-    """Words in a row: "a, b and c"."""
-    *most, last = parts
-    return f"{', '.join(most)} and {last}" if most else last
-
-
 def weak(records: Sequence[dict]) -> str:
     """Why nothing is concluded from these runs; empty if they are strong enough."""
     if not records:
@@ -104,7 +98,7 @@ def _against(records: Sequence[dict], baseline: str, others: dict[str, str]) -> 
         errors = test_errors(records, name)
         change = f" ({fmean(errors) - fmean(base):+.2f})" if errors else ""
         kinds.setdefault(_kind(errors, base), []).append(label + change)
-    parts = [f"{kind} {listed(labels)}" for kind, labels in sorted(kinds.items())]
+    parts = [f"{kind} {verdicts.listed(labels)}" for kind, labels in sorted(kinds.items())]
     against = f"Against the baseline's {fmean(base):.2f} % (n = {len(base)}), in points: "
     return against + "; ".join(parts) + "."
 

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from study.captions import listed
+from study.verdicts import listed
 
 
 def planes(bits: Tensor) -> str:

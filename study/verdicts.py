@@ -25,6 +25,12 @@ VERDICTS = JUDGED + NOT_JUDGED
 FEWEST_RUNS = 3  # in each of two groups, before their difference is judged
 
 
+def listed(parts: Sequence[str]) -> str:
+    """Words in a row: "a, b and c"."""
+    *most, last = parts
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def judge(claim: Claim, values: Sequence[float], reference: Sequence[float] = ()) -> str:
     """Apply a claim's criterion to values that have been found fit to be judged; -> of JUDGED.
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from study import claims, recipes
-from study.captions import listed
-from study.verdicts import NOT_RUN
+from study.verdicts import NOT_RUN, listed
 from tools import summary
 from tools.summary import Row
 

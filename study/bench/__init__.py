@@ -76,8 +76,16 @@ def committed(what: str = "kernels") -> dict[str, dict]:
         file.stem.removeprefix(f"{what}-"): runs.read_record(file)
         for file in sorted(every.parent.glob(every.name))
     }
-    newest = sorted(found, key=lambda kind: found[kind]["provenance"]["started"], reverse=True)
+    newest = sorted(found, key=lambda kind: _started(found[kind]), reverse=True)
     return {kind: found[kind] for kind in sorted(newest, key=lambda kind: kind.startswith("cuda"))}
+
+
+def _started(measured: dict) -> str:
+    """When measurements began. Raises ValueError if they do not say so."""
+    try:
+        return str(measured["provenance"]["started"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"measurements without the time of their start: {error}") from error
 
 
 def here() -> dict[str, dict]:
