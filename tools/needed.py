@@ -57,5 +57,6 @@ def needed(
 
 
 def _is_without_images(recipe: Recipe, profile: str) -> bool:
+    """Whether a recipe wants house numbers that can't be had here."""
     house_numbers = recipe.dataset.startswith("svhn")
     return house_numbers and not runner.has_data(recipe, profile)

@@ -25,7 +25,7 @@ REFERENCES = re.compile(r'<h2 id="references">.*', re.S)
 
 @dataclass(frozen=True)
 class Reading:
-    """What a page asks of its reader: words and pieces of code, open and folded."""
+    """Words and pieces of code that a page puts before its reader, open and folded."""
 
     words: int
     cells: int

@@ -138,7 +138,7 @@ def _walk(folder: Path, top: Path, visited: set, skipped: list) -> Iterator[Path
 
 
 def _entries(folder: Path, top: Path, skipped: list) -> list[Path]:
-    """What lies in a folder, the last name first."""
+    """List the visible entries of a folder, the last name first."""
     try:
         found = sorted(folder.iterdir(), reverse=True)
     except OSError as error:
