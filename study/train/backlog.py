@@ -56,8 +56,8 @@ def _run_in_time(recipe: Recipe, profile: str, seed: int, deadline: float) -> di
     """The record of a run that is finished or, as far as one can tell, will be by the deadline."""
     device = runner.default_device()
     path = runs.fresh_path(recipe, device, seed)
-    finished = runner.is_finished(path, profile, runner.data_hash(recipe, profile))
-    if deadline < math.inf and not finished:
+    limited = deadline < math.inf
+    if limited and not runner.is_finished(path, profile, runner.data_hash(recipe, profile)):
         if time.monotonic() >= deadline:
             return None
         done = checkpoints.done(runner.checkpoint_path(path))
