@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bnnlib.files import print_anywhere
 from study import recipes
-from study.recipes import ablations, sweeps
+from study.recipes import ablations, open_questions, sweeps
 from study.train import runs
 from study.train.runner import network_name
 from tools import site
@@ -28,8 +28,8 @@ RECORD_ALONE = {
         *ablations.SHIFT[1:],
         *ablations.GAPS_MNIST,
         *ablations.GAPS_CIFAR10,
-        *ablations.OPEN_BITS,
-        *ablations.OPEN_REGULARIZERS,
+        *open_questions.OPEN_BITS,
+        *open_questions.OPEN_REGULARIZERS,
     )
 }
 

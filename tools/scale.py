@@ -12,7 +12,7 @@ from statistics import median
 
 from bnnlib.files import atomic_write
 from study import ROOT, recipes
-from study.recipes import ablations, paper
+from study.recipes import ablations, open_questions, paper
 from study.recipes.recipe import Recipe
 from study.recipes.shapes import connections
 from tools import scale_runs
@@ -33,8 +33,8 @@ GROUPS = {
     "shift-based": ablations.SHIFT,
     "gap between the MNIST recipes": ablations.GAPS_MNIST,
     "gap between the CIFAR-10 recipes": ablations.GAPS_CIFAR10,
-    "open questions": (*ablations.OPEN_BITS, *ablations.OPEN_REGULARIZERS),
-    "codes": ablations.CODES,
+    "open questions": (*open_questions.OPEN_BITS, *open_questions.OPEN_REGULARIZERS),
+    "codes": open_questions.CODES,
 }
 
 

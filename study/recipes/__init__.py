@@ -1,8 +1,8 @@
 """Recipes: every experiment as one frozen dataclass instance, by name, and at a profile.
 
-`recipe` says what a recipe is, `paper` and `ablations` hold the recipes, `sweeps` those that
-serve only to choose a learning rate, `profiles` what each profile changes in them, `citations`
-the places that their values come from; all are offered here.
+`recipe` says what a recipe is. `paper`, `ablations` and `open_questions` hold the recipes, `sweeps`
+those that serve only to choose a learning rate; `profiles` says what each profile changes in them,
+`citations` where their values come from. All are offered here.
 """
 
 from dataclasses import replace
@@ -10,13 +10,15 @@ from dataclasses import replace
 from study.recipes.ablations import *  # noqa: F403 - recipes alone, each by its own name
 from study.recipes.ablations import ABLATIONS
 from study.recipes.citations import CITATIONS, Citation  # noqa: F401
+from study.recipes.open_questions import *  # noqa: F403
+from study.recipes.open_questions import OPEN_QUESTIONS
 from study.recipes.paper import *  # noqa: F403
 from study.recipes.paper import PAPER, SVHN_PART
 from study.recipes.profiles import PROFILES
 from study.recipes.recipe import Preprocessing, Recipe  # noqa: F401
 from study.recipes.sweeps import RATE_RECIPES
 
-RECIPES = (*PAPER, *SVHN_PART, *ABLATIONS)  # whose runs are results
+RECIPES = (*PAPER, *SVHN_PART, *ABLATIONS, *OPEN_QUESTIONS)  # whose runs are results
 
 
 def at_profile(recipe: Recipe, profile: str) -> Recipe:

@@ -11,7 +11,7 @@ At `evening` each arm of notebooks 02, 03 and 07 has the learning rate that its 
 
 from collections.abc import Iterable
 
-from study.recipes import ablations, paper, sweeps
+from study.recipes import ablations, open_questions, paper, sweeps
 from study.recipes.recipe import Recipe
 
 TINY = {
@@ -111,9 +111,9 @@ SMOKE = {
     **{recipe.name: TINY[recipe.network] for recipe in sweeps.RATE_RECIPES},
     **_each(ablations.GAPS_MNIST, TINY["mlp"]),
     **_each(ablations.GAPS_CIFAR10, TINY["convnet"]),
-    **_each(ablations.OPEN_BITS, TINY["mlp"]),
-    **_each(ablations.OPEN_REGULARIZERS, TINY["mlp"]),
-    **{recipe.name: TINY[recipe.network] for recipe in ablations.CODES},
+    **_each(open_questions.OPEN_BITS, TINY["mlp"]),
+    **_each(open_questions.OPEN_REGULARIZERS, TINY["mlp"]),
+    **{recipe.name: TINY[recipe.network] for recipe in open_questions.CODES},
 }
 
 QUICK = {
@@ -143,8 +143,8 @@ QUICK = {
     **_each(ablations.GAPS_CIFAR10, {**QUICK_GAPS_CIFAR10, **HIGH_CIFAR10}),
     "gaps-cifar10-shift": {**QUICK_GAPS_CIFAR10, "halve_every": 1 / 4},
     "gaps-cifar10-shift-adamax": {**QUICK_GAPS_CIFAR10, "halve_every": 1 / 4},
-    **_each(ablations.OPEN_BITS, QUICK_OPEN),
-    **_each(ablations.OPEN_REGULARIZERS, QUICK_OPEN),
+    **_each(open_questions.OPEN_BITS, QUICK_OPEN),
+    **_each(open_questions.OPEN_REGULARIZERS, QUICK_OPEN),
     "codes-mnist": QUICK_CODES_MNIST,
     "codes-cifar10": {**QUICK_GAPS_CIFAR10, **HIGH_CIFAR10},
 }
@@ -177,8 +177,8 @@ EVENING = {
         (ablations.GAPS_CIFAR10_SHIFT, ablations.GAPS_CIFAR10_SHIFT_ADAMAX),
         {**EVENING_GAPS_CIFAR10, "halve_every": 1.0},
     ),
-    **_each(ablations.OPEN_BITS, EVENING_OPEN),
-    **_each(ablations.OPEN_REGULARIZERS, EVENING_REGULARIZERS),
+    **_each(open_questions.OPEN_BITS, EVENING_OPEN),
+    **_each(open_questions.OPEN_REGULARIZERS, EVENING_REGULARIZERS),
     "codes-mnist": EVENING_CODES_MNIST,
     "codes-cifar10": EVENING_CODES_CIFAR10,
 }
