@@ -61,7 +61,7 @@ def _make(
         "seed": seed,
         "history": history,
         **outcome,
-        **averaged.outcome(recipe, network, training.test, seed),
+        **averaged.outcome(recipe, profile, network, training.test, seed),
         "provenance": {**made, **_origin(training), "seconds": _seconds(history)},
     }
     # A worker that was given up for lost may have ended the same run here meanwhile: the first

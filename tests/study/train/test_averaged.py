@@ -59,6 +59,16 @@ def test_many_draws_are_averaged_and_one_is_a_draw(recipe):
     assert (many - again).std() < spread / 5  # 1 / sqrt(400) of it, but for chance
 
 
+@pytest.mark.parametrize("recipe", NOISY, ids=lambda recipe: recipe.name)
+def test_what_does_not_draw_is_shared_by_the_draws_and_changes_nothing(recipe):
+    network, split = started(recipe)
+    images = split.images[:50]
+    with torch.no_grad(), averaged._drawing(network, torch.Generator().manual_seed(1)):
+        wanted = torch.stack([network(images) for _ in range(3)]).sum(0)
+    with torch.no_grad(), averaged._drawing(network, torch.Generator().manual_seed(1)):
+        assert torch.equal(averaged._scores(network, images, 3), wanted)
+
+
 def test_where_nothing_is_left_to_chance_it_is_the_test_by_signs():
     network, split = started(WEIGHTS)
     with torch.no_grad():
@@ -68,9 +78,12 @@ def test_where_nothing_is_left_to_chance_it_is_the_test_by_signs():
 
 
 def test_arms_that_draw_are_tested_by_draws_and_the_paper_s_networks_are_not():
-    tested = [each.name for each in recipes.RECIPES if averaged.is_tested_by_draws(each)]
-    gradients = [f"gradients-stochastic-{part}" for part in ("weights", "activations", "both")]
-    assert tested == [*gradients, "gaps-mnist-stochastic", "gaps-cifar10-stochastic"]
+    quick, evening = (
+        [each.name for each in recipes.RECIPES if averaged.is_tested_by_draws(each, profile)]
+        for profile in ("quick", "evening")
+    )
+    assert quick == [f"gradients-stochastic-{part}" for part in ("weights", "activations", "both")]
+    assert evening == [*quick, "gaps-mnist-stochastic", "gaps-cifar10-stochastic"]
     assert recipes.CIFAR10_TORCH7.activations is STOCHASTIC
 
 
