@@ -11,9 +11,10 @@ import pytest
 from study import ROOT, recipes
 from study.train import malloc, runner
 
-# Prints the pages that the system had to give for a block of 100 MB after an equal one, at least
-# (it may take a page back meanwhile and give it anew), and the megabytes that the process holds of
-# freed ones: within, at the end, and of one beneath another.
+# Prints the pages that the system had to give for a block of 100 MB, then within for one after an
+# equal one, at least (on a busy machine it may take hundreds of pages back meanwhile, and give them
+# anew), and the megabytes that the process holds of freed ones: within, at the end, and of one
+# beneath another.
 MEASURE = """
 import resource
 import torch
@@ -31,10 +32,11 @@ def held():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() // 2**20
 
 pages()
+print(pages())
 before = held()
 with malloc.keep_freed_memory():
     pages()
-    print(min(pages() for _ in range(5)), held() - before)
+    print(min(pages() for _ in range(20)), held() - before)
 print(held() - before)
 large, small = block(), torch.ones(2**10)
 del large
@@ -51,8 +53,9 @@ def test_a_block_is_given_once_within_and_goes_back_at_the_end():
         text=True,
         check=True,
     )
-    pages, kept, left, freed_later = map(int, done.stdout.split())
-    assert pages < 25 and kept > 90  # fresh, they are 50 of 2 MB, or many more
+    fresh, pages, kept, left, freed_later = map(int, done.stdout.split())
+    assert fresh >= 50  # of 2 MB, or many more
+    assert pages < fresh / 2 and kept > 90
     assert left < 50 and freed_later < 50
 
 
