@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bnnlib.files import print_anywhere
 from study import recipes
-from study.recipes import ablations, open_questions, sweeps
+from study.recipes import ablations, open_questions, paper, sweeps
 from study.train import runs
 from study.train.runner import network_name
 from tools import site
@@ -24,6 +24,7 @@ from tools.summary import FAITHFUL
 RECORD_ALONE = {
     recipe.name
     for recipe in (
+        paper.MNIST_TORCH7_CODE,
         *sweeps.RATE_RECIPES,
         *ablations.SHIFT[1:],
         *ablations.GAPS_MNIST,
