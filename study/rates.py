@@ -46,6 +46,11 @@ def sweep_table(arms: Iterable[Recipe]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["recipe", "lowest", "middle", "highest", "chosen"])
 
 
+def swept_records(arms: Iterable[Recipe]) -> list[dict]:
+    """The runs that `sweep_table` shows, for a page to name among its records."""
+    return [run for arm in arms if arm.name in sweeps.SWEEPS for run in records(arm)]
+
+
 def _row(arm: Recipe, rate: float | None) -> dict[str, str]:
     by_rate = {run["recipe"]["learning_rate"]: validation_error(run) for run in records(arm)}
     tried = [recipe.learning_rate for recipe in sweeps.SWEEPS[arm.name]]

@@ -78,6 +78,19 @@ def test_the_epoch_that_was_selected_is_the_latest_best_one(path):
     assert record["best_epoch"] == latest_best
 
 
+@every_record
+def test_a_page_names_the_record(path):
+    """By its digest: what no page names could be exchanged, and nobody would notice."""
+    assert runs.read_record(path)["digest"] in named_by_pages()
+
+
+@cache
+def named_by_pages() -> set[str]:
+    """The digests of all records that pages name."""
+    pages = (json.loads(path.read_bytes()) for path in METRICS)
+    return {record["digest"] for metrics in pages for record in metrics["records"]}
+
+
 @every_metrics_file
 def test_a_page_states_what_its_records_give(path):
     """Values, means, verdicts and the records behind them, computed again from committed runs."""
