@@ -407,6 +407,15 @@ def test_every_answer_names_claims_and_is_filled_for_an_empty_folder():
         assert "{" not in answers.of_page(empty, ROOT / "results")
 
 
+def test_every_finding_that_an_answer_tells_is_published():
+    sentences = answers._sentences()["pages"]
+    told = {page: re.findall(r"\{f\[([^]]+)\]", sentence) for page, sentence in sentences.items()}
+    assert sum(map(len, told.values())) >= 10
+    for page, names in told.items():
+        metrics = json.loads((ROOT / f"results/quick/metrics/{page}.json").read_text())
+        assert set(names) <= metrics["findings"].keys(), page
+
+
 def test_a_figure_is_drawn_in_the_page_s_colours_by_day_and_by_night():
     drawn = drawings.both_ways(
         '<svg xmlns="a"><metadata>x</metadata><g id="patch_1"> <path d="M" style="fill: #ffffff"/>'
