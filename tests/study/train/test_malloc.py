@@ -54,8 +54,8 @@ def test_a_block_is_given_once_within_and_goes_back_at_the_end():
         check=True,
     )
     fresh, pages, kept, left, freed_later = map(int, done.stdout.split())
-    assert fresh >= 50  # of 2 MB, or many more
-    assert pages < fresh / 2 and kept > 90
+    assert fresh >= 50  # of 2 MB, or many more of 4 kB
+    assert pages < max(25, fresh / 20) and kept > 90
     assert left < 50 and freed_later < 50
 
 
