@@ -25,6 +25,7 @@ CODES, FLOAT_SIGNS = "codes, Hamming distance", "the same signs as float32, prod
 REALS, PIXELS = "real values, cosine", "no network: pixels, cosine"
 CHUNK = 2000  # images or codes that are held as real numbers at once
 QUERIES = 64  # whose rankings are held at once
+MOST_BITS = torch.iinfo(torch.int16).max  # of codes whose distances are held as int16
 
 
 @torch.no_grad()
@@ -76,7 +77,11 @@ def _check(codes: Tensor, bits: int) -> None:
 
 
 def hamming(queries: Tensor, codes: Tensor, bits: int) -> Tensor:
-    """All distances (Q, N) int16, of words (Q, .) from words (N, .): for whole rankings."""
+    """All distances (Q, N) int16, of words (Q, .) from words (N, .): for whole rankings.
+
+    Raises ValueError for more bits than int16 counts.
+    """
+    _require_countable(bits)
     weights = pack_weights(unpack_signs(queries, bits))
     parts = [(bits - xnor_matmul(some, weights)) >> 1 for some in codes.split(CHUNK)]
     return torch.cat([part.short().t() for part in parts], 1)
@@ -85,11 +90,17 @@ def hamming(queries: Tensor, codes: Tensor, bits: int) -> Tensor:
 def sign_products(queries: Tensor, codes: Tensor, bits: int) -> Tensor:
     """Products (Q, N) int16 of the signs as float32: how a float search ranks the same codes.
 
-    They are whole numbers, and are sorted faster as such.
+    They are whole numbers, and are sorted faster as such. Raises ValueError as `hamming` does.
     """
+    _require_countable(bits)
     left = unpack_signs(queries, bits).float()
     parts = [left @ unpack_signs(some, bits).float().t() for some in codes.split(CHUNK)]
     return torch.cat([part.short() for part in parts], 1)
+
+
+def _require_countable(bits: int) -> None:
+    if bits > MOST_BITS:
+        raise ValueError(f"codes that are ranked whole may have {MOST_BITS} bits, not {bits}")
 
 
 def cosines(queries: Tensor, values: Iterable[Tensor]) -> Tensor:

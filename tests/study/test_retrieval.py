@@ -96,6 +96,16 @@ def test_all_distances():
     assert torch.equal(products, 130 - 2 * distances)
 
 
+@pytest.mark.parametrize("ranked", [retrieval.hamming, retrieval.sign_products])
+def test_whole_rankings_count_in_sixteen_bits_or_refuse(ranked):
+    most = retrieval.MOST_BITS
+    ones, zeros = (fill(1, most // 64 + 1, dtype=torch.int64) for fill in (torch.ones, torch.zeros))
+    far = pack_signs(torch.ones(1, most)), pack_signs(-torch.ones(1, most))
+    assert abs(ranked(*far, most).item()) == most
+    with pytest.raises(ValueError, match=f"{most} bits, not {most + 1}"):
+        ranked(ones, zeros, most + 1)
+
+
 @pytest.mark.parametrize("network", ["mlp", "convnet"])
 def test_codes_are_the_signs_of_the_real_values(monkeypatch, network):
     monkeypatch.setattr(retrieval, "CHUNK", 4)
