@@ -60,7 +60,7 @@ def shifted(images, vectors, side, codes, out, first, last):
     """Do pieces first .. last - 1 of out (B, H, W, K) float32, the shifted product of side^2 taps.
 
     images (B, H, W, R) float32 or int16; vectors (2 * strips, 3): of each vector of a strip the
-    image, the column, and how many of its lanes count; codes (T * ceil(R / 4), K in fours).
+    image, the column, and how many of its lanes count; codes (T * ceil(R / 4), K in whole steps).
 
     A piece is a strip, from the last row of its images to the first, and as many outputs as there
     are sums for `side` rows: a table serves the outputs above, beside and below it. The sums of
@@ -161,11 +161,11 @@ def shifted_pieces(outputs, side):
 
 @njit(nogil=True, cache=True)
 def gathered(grads, codes, start, group, out, first, last):
-    """Do tiles of 16 columns first .. last - 1 of out (T, K in fours, N): start (T, N) + product.
+    """Do tiles of 16 columns first .. last - 1 of out (T, K, N): start (T, N) + the product.
 
-    grads (groups * group, N) float32, group 4 for signs, 3 for signs and zeros; codes
-    (groups, T * K) uint8. Several tiles are finished before they are written, because memory
-    is slow where short pieces lie far apart.
+    K is whole steps of outputs; grads (groups * group, N) float32, group 4 for signs, 3 for signs
+    and zeros; codes (groups, T * K) uint8. Several tiles are finished before they are written,
+    because memory is slow where short pieces lie far apart.
     """
     rows = out.shape[0] * out.shape[1]
     lanes = ENTRY_BYTES // 4

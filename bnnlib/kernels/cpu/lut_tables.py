@@ -6,12 +6,15 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from bnnlib.kernels.cpu import processor
 from bnnlib.kernels.cpu.llvm import BYTE, INT, LONG, SHORT, constant, load, loop, store, zeros
 
 VECTOR_BYTES = 32  # LLVM cuts or joins vectors to the width of the processor
 VECTORS_PER_ENTRY = 2
 ENTRY_BYTES = VECTORS_PER_ENTRY * VECTOR_BYTES  # a tile of 16 float32 or 32 int16 lanes
-OUTPUTS_PER_STEP = 4  # that take a step at a time
+# Outputs that take a step at a time: their sums stay in registers, their codes are one word. Eight
+# additions hide the latency of one; without AVX-512 as many sums would fill all registers.
+OUTPUTS_PER_STEP = 8 if processor.path() is processor.Path.AVX512 else 4
 CODE_SCALE = 8  # codes are kept times this, which a processor's addressing undoes
 SIGNS = list(product((-1, 1), repeat=4))  # code -> digits; the first row's digit is the slowest
 TRITS = list(product((-1, 0, 1), repeat=3))
@@ -80,26 +83,25 @@ def add_entries(typing, like, table, advance, codes, step, sums, steps):
     addresses and strides are in bytes.
     """
     vector = _VECTOR_OF[like.dtype]
-    offsets = range(0, ENTRY_BYTES, VECTOR_BYTES)
-    places = [(r, offset) for r in range(OUTPUTS_PER_STEP) for offset in offsets]
+    entry = ir.VectorType(vector.element, VECTORS_PER_ENTRY * vector.count)
+    word_of_codes = ir.IntType(8 * OUTPUTS_PER_STEP)
+    places = range(0, OUTPUTS_PER_STEP * ENTRY_BYTES, ENTRY_BYTES)
 
     def emit(context, b, signature, arguments):
         _, table, advance, codes, step, sums, steps = arguments
-        start = [load(b, sums, vector, r * ENTRY_BYTES + j) for r, j in places]
-        index, running, close = loop(b, steps, start)
+        index, running, close = loop(b, steps, [load(b, sums, entry, place) for place in places])
         base = b.add(table, b.mul(index, advance))
         code = b.add(codes, b.mul(index, step))
-        word = load(b, code, INT, align=4)  # loads are scarce, cutting a word is not
-        entries = []
-        for _ in range(OUTPUTS_PER_STEP):
+        word = load(b, code, word_of_codes, align=OUTPUTS_PER_STEP)  # one load for all codes
+        following = []
+        for total in running:
             number = b.zext(b.trunc(word, BYTE), LONG)
-            entries.append(b.add(base, b.mul(number, constant(ENTRY_BYTES // CODE_SCALE))))
-            word = b.lshr(word, ir.Constant(INT, 8))
-        found = [load(b, entries[r], vector, j) for r, j in places]
-        following = [_adder(b, vector)(*pair) for pair in zip(running, found, strict=True)]
+            found = b.add(base, b.mul(number, constant(ENTRY_BYTES // CODE_SCALE)))
+            following.append(_adder(b, entry)(total, load(b, found, entry)))
+            word = b.lshr(word, ir.Constant(word_of_codes, 8))
         close(following)
-        for value, (r, j) in zip(following, places, strict=True):
-            store(b, value, sums, r * ENTRY_BYTES + j)
+        for total, place in zip(following, places, strict=True):
+            store(b, total, sums, place)
         return context.get_dummy_value()
 
     return types.void(like, *[types.intp] * 6), emit

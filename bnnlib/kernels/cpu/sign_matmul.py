@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bnnlib.kernels import cpu
 from bnnlib.kernels.cpu import lut_codes, lut_matmul, lut_tables, round_up
+from bnnlib.kernels.cpu.lut_tables import OUTPUTS_PER_STEP
 from bnnlib.kernels.cpu.parallel_for import in_parts
 
 LANES = {torch.int16: 16, torch.float32: 8}  # of a vector
@@ -107,12 +108,12 @@ def _row_codes(weight: Tensor, taps: int) -> Tensor:
 
 
 def _odd_lines(rows: int, columns: int) -> Tensor:
-    """Scratch memory (rows, columns up to a multiple of 4) uint8; zeros beyond the columns.
+    """Scratch memory (rows, columns up to whole steps of outputs) uint8; zeros beyond the columns.
 
     Rows lie an odd number of cache lines apart: a column's codes don't collide in the caches.
     """
     pitch = 64 * (round_up(columns, 64) // 64 | 1)
-    codes = _scratch(rows * pitch).view(rows, pitch)[:, : round_up(columns, 4)]
+    codes = _scratch(rows * pitch).view(rows, pitch)[:, : round_up(columns, OUTPUTS_PER_STEP)]
     codes[:, columns:] = 0
     return codes
 
@@ -178,7 +179,8 @@ def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> T
 def gradient_shape(weight: Tensor) -> tuple[int, int, int]:
     """The memory that a weight's gradient takes: (taps, in, out), the latter two filled up."""
     outputs, inputs = weight.shape[:2]
-    return weight[0, 0].numel(), round_up(inputs, 4), round_up(outputs, COLUMNS_PER_TILE)
+    filled = round_up(inputs, OUTPUTS_PER_STEP), round_up(outputs, COLUMNS_PER_TILE)
+    return weight[0, 0].numel(), *filled
 
 
 def in_shape_of(weight: Tensor, memory: Tensor) -> Tensor:
@@ -223,9 +225,9 @@ def _memory(weight: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:
-    """x in {-1, +1} (B, C, ...) int8 -> codes (groups of four positions, taps * C in fours)."""
+    """x in {-1, +1} (B, C, ...) int8 -> codes (groups of 4 positions, taps * whole steps of C)."""
     groups = grid.images * grid.height * (round_up(grid.width, 4) // 4)
-    codes = _odd_lines(groups, grid.taps * round_up(x.shape[1], 4))
+    codes = _odd_lines(groups, grid.taps * round_up(x.shape[1], OUTPUTS_PER_STEP))
     arrays = grid.images_of(x).numpy(), grid.side, codes.unflatten(1, (grid.taps, -1)).numpy()
     in_parts(lambda *part: lut_codes.sign_codes(*arrays, *part), groups)
     return codes
