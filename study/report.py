@@ -164,8 +164,9 @@ def _sources(made_by: str) -> str:
     current = source_hash()
     if made_by == current:
         return made_by[:8]
-    same = any((p["before"], p["now"]) == (made_by, current) for p in runs.same_numbers())
-    return f"{made_by[:8]} ({'same numbers as' if same else 'now'} {current[:8]})"
+    alike = runs.made_alike(current, runs.same_numbers())
+    relation = "same numbers as" if made_by in alike else "now"
+    return f"{made_by[:8]} ({relation} {current[:8]})"
 
 
 def cost(records: Sequence[dict]) -> pd.DataFrame:

@@ -4,8 +4,8 @@
 
 trains every recipe with all of them: whole at smoke, and some steps at its own size, that of the
 paper profile, on stand-in data. Where everything is equal, results/same_numbers.json says so of
-both sources' hashes, and pages say it of the records of the older ones. A faster way to the same
-numbers then outdates no record.
+both sources' hashes, and pages say it of the records of the older ones, and of those whose numbers
+the older ones were seen to make before. A faster way to the same numbers then outdates no record.
 """
 
 import argparse
@@ -108,11 +108,13 @@ def check_out(commit: str, folder: Path) -> None:
 
 
 def enter(before: str, now: str, commit: str, count: int) -> None:
-    """Add a pair to the file; what was shown of sources that are no longer today's, goes."""
-    kept = [pair for pair in runs.same_numbers() if pair["now"] == now and pair["before"] != before]
+    """Add a pair to the file; what was shown of sources that lead no longer to today's, goes."""
     date = datetime.now(UTC).date().isoformat()
     pair = {"before": before, "now": now, "commit": commit, "recipes": count, "date": date}
-    runs.write_record(runs.SAME, {"schema": runs.SCHEMA, "pairs": [*kept, pair]})
+    pairs = [*(old for old in runs.same_numbers() if old["before"] not in (before, now)), pair]
+    alike = runs.made_alike(now, pairs)
+    kept = [each for each in pairs if each["now"] in alike]
+    runs.write_record(runs.SAME, {"schema": runs.SCHEMA, "pairs": kept})
 
 
 def of_commit(commit: str, names: list[str]) -> dict[str, str]:

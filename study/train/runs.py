@@ -32,6 +32,15 @@ def same_numbers() -> list[dict]:
     return read_record(SAME)["pairs"] if SAME.exists() else []
 
 
+def made_alike(sources: str, pairs: list[dict]) -> set[str]:
+    """Hashes of sources that make the numbers of these: seen so directly or by way of others."""
+    alike, before = {sources}, 0
+    while len(alike) > before:
+        before = len(alike)
+        alike |= {pair["before"] for pair in pairs if pair["now"] in alike}
+    return alike
+
+
 def canonical(content: dict) -> bytes:
     """One spelling of a JSON document, for hashing."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

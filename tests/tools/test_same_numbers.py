@@ -65,20 +65,37 @@ def test_what_one_side_lacks_differs():
     assert same_numbers.different({"a": "1", "b": "2"}, {"a": "1", "c": "3"}) == ["b", "c"]
 
 
-def test_the_file_keeps_pairs_of_the_present_sources_alone(tmp_path, monkeypatch):
+def test_the_file_keeps_what_leads_to_the_present_sources_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "SAME", tmp_path / "same_numbers.json")
     assert runs.same_numbers() == []
-    for before, now in (("old", "new"), ("older", "new"), ("old", "new"), ("new", "newest")):
+    entered = [("old", "new"), ("older", "new"), ("old", "new"), ("new", "newest"), ("lone", "end")]
+    kept = [
+        {("old", "new")},
+        {("old", "new"), ("older", "new")},
+        {("old", "new"), ("older", "new")},
+        {("old", "new"), ("older", "new"), ("new", "newest")},
+        {("lone", "end")},
+    ]
+    for (before, now), expected in zip(entered, kept, strict=True):
         same_numbers.enter(before, now, "0123456", 3)
-        found = {(pair["before"], pair["now"]) for pair in runs.same_numbers()}
-        assert (before, now) in found
-        if now == "new" and before == "older":
-            assert found == {("old", "new"), ("older", "new")}
-    assert found == {("new", "newest")}
+        assert {(pair["before"], pair["now"]) for pair in runs.same_numbers()} == expected
     text = runs.SAME.read_text()
-    runs.SAME.write_text(text.replace("newest", "latest"))
+    runs.SAME.write_text(text.replace("lone", "latest"))
     with pytest.raises(ValueError, match="digest"):
         runs.same_numbers()
+
+
+def test_sources_taken_back_are_the_present_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "SAME", tmp_path / "same_numbers.json")
+    same_numbers.enter("old", "new", "0123456", 3)
+    same_numbers.enter("new", "old", "789abcd", 3)
+    assert [pair["before"] for pair in runs.same_numbers()] == ["new"]
+
+
+def test_numbers_are_alike_by_way_of_others():
+    pairs = [{"before": "a", "now": "b"}, {"before": "b", "now": "c"}, {"before": "d", "now": "e"}]
+    assert runs.made_alike("c", pairs) == {"a", "b", "c"}
+    assert runs.made_alike("b", pairs) == {"a", "b"}
 
 
 def test_each_commit_is_told_apart(tmp_path, monkeypatch, capsys):
