@@ -29,6 +29,7 @@ RECORD_ALONE = {
         *ablations.SHIFT[1:],
         *ablations.GAPS_MNIST,
         *ablations.GAPS_CIFAR10,
+        *paper.SVHN_PART,
         *open_questions.OPEN_BITS,
         *open_questions.OPEN_REGULARIZERS,
     )
