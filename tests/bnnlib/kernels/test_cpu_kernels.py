@@ -16,12 +16,13 @@ from bnnlib import xnor
 from bnnlib.kernels import operands, reference
 from bnnlib.xnor import PackedWeights, pack_planes, pack_signs, pack_weights
 
-numba, binding, cpu, packing, processor, xnor_rows, xnor_tables, xnor_tiles = map(
+numba, binding, cpu, lut_tables, packing, processor, xnor_rows, xnor_tables, xnor_tiles = map(
     pytest.importorskip,
     (
         "numba",
         "llvmlite.binding",
         "bnnlib.kernels.cpu",
+        "bnnlib.kernels.cpu.lut_tables",
         "bnnlib.kernels.cpu.packing",
         "bnnlib.kernels.cpu.processor",
         "bnnlib.kernels.cpu.xnor_rows",
@@ -395,6 +396,13 @@ def look_up(x, stride, w, blocks, counts, tables):
     xnor_tables.add_rows(x, stride, w, blocks, counts, tables)
 
 
+FLOATS = np.empty(0, np.float32)
+
+
+def add_table_entries(table, advance, codes, step, sums, steps):
+    lut_tables.add_entries(FLOATS, table, advance, codes, step, sums, steps)
+
+
 def innermost_loop(call: Callable, model: str, instruction: str) -> list[str]:
     """The assembly of the shortest loop with that instruction, made for a processor."""
     binding.initialize_all_targets()
@@ -420,6 +428,8 @@ def innermost_loop(call: Callable, model: str, instruction: str) -> list[str]:
         ("znver5", count_words, "vpopcntq", "%zmm", 6 * 4),
         ("sapphirerapids", count_words, "vpopcntq", "%zmm", 6 * 4),
         ("znver3", look_up, "vpshufb", "%ymm", 2 * 4 * 2),
+        ("znver5", add_table_entries, "vaddps", "%zmm", lut_tables.OUTPUTS_PER_STEP),
+        ("icelake-server", add_table_entries, "vaddps", "%zmm", lut_tables.OUTPUTS_PER_STEP),
     ],
 )
 def test_the_innermost_loop_has_its_instruction_and_spills_nothing(
