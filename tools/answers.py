@@ -90,7 +90,7 @@ class Told:
 
 def _model(device: str | None) -> str:
     """Model of a device: what stands in brackets in its name, else all of it."""
-    found = re.search(r"\((.+)\)$", device or "")
+    found = re.search(r"\(([^()]+)\)$", device or "")
     return found[1] if found else device or "computed"
 
 

@@ -333,7 +333,7 @@ def test_verdicts_of_two_kinds_are_never_added_up(tmp_path):
 
 
 def test_every_machine_that_was_timed_has_its_value_and_its_verdict(tmp_path):
-    slow = {"device_name": "A processor (znver3)", "verdict": "not reproduced", "std": None}
+    slow = {"device_name": "A(R) processor (znver3)", "verdict": "not reproduced", "std": None}
     fast = {"device_name": "A processor (znver4)", "verdict": "reproduced", "std": None}
     times = [entry("mlp_speed", 7.4, **fast), entry("mlp_speed", 2.4, **slow)]
     publish(tmp_path, "quick", "09_kernels", *times, entry("xnor_over_cublas", 5.0, **fast))
