@@ -5,6 +5,7 @@ smallest text, "small", can be read on a phone too.
 """
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ CHANGED = "#d55e00"  # a recipe with one thing changed, beside its baseline
 GREY = "#555555"  # a formula, an exact value, a note
 SPARE = ("#ca9161", "#56b4e9", "#949494", CHANGED)
 WIDTH = 4.8  # inches; on a phone 355 pixels, in which the smallest text has 9
+ENTRY_WIDTH = 55  # letters of a legend's line
 STAND_IN = "stand-in data: not comparable with the paper"
 # Text stays text; nothing random or dated is written, and the font comes with Matplotlib: the same
 # figure has the same bytes everywhere.
@@ -59,6 +61,11 @@ def words(recipe: str) -> str:
     start = next(filter(recipe.startswith, _STARTS), "")
     rest = recipe.removeprefix(start)
     return _WORDS.get(rest, rest.replace("-", " "))
+
+
+def in_lines(entry: str) -> str:
+    """A legend's entry, broken into lines that fit the figure's width."""
+    return textwrap.fill(entry, ENTRY_WIDTH)
 
 
 def colour(recipe: str, others: list[str]) -> str:

@@ -7,6 +7,7 @@ leaves results/bench/kernels-<kind of device>.json. What is for CUDA has never b
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from study.train import provenance, runs
 # The features, as LLVM names them, that decide which instructions products are made of
 FLAGS = ("popcnt", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "avx512vnni")
 FLAGS += ("avxvnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "sve")
+ADDED_TO_NAMES = re.compile(r"\((R|TM)\)|\bCPU\b|\b(\d+-Core )?Processor\b|@.*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,12 @@ def here() -> dict[str, dict]:
 
 
 def label(measured: dict) -> str:
-    """The device of measurements, and the model by which LLVM knows a processor, for people."""
-    name, model = measured["provenance"]["device_name"], measured["processor"].get("model")
+    """The device of measurements, and the model by which LLVM knows a processor, for people.
+
+    What vendors add to a processor's name is left out: it fills a legend and tells nothing apart.
+    """
+    name = " ".join(ADDED_TO_NAMES.sub(" ", measured["provenance"]["device_name"]).split())
+    model = measured["processor"].get("model")
     return f"{name} ({model})" if model else name
 
 

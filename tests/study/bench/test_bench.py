@@ -233,5 +233,19 @@ def test_what_was_measured_here_stands_beside_the_committed(measured, tmp_path, 
     assert not bench.here().keys() & bench.committed().keys()
 
 
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("Intel(R) Xeon(R) Processor @ 2.80GHz", "Intel Xeon (some-model)"),
+        ("Intel(R) Core(TM) i7-8700K CPU @ 3.70GHz", "Intel Core i7-8700K (some-model)"),
+        ("AMD EPYC 7763 64-Core Processor", "AMD EPYC 7763 (some-model)"),
+        ("NVIDIA H200", "NVIDIA H200 (some-model)"),
+    ],
+)
+def test_a_device_is_named_without_what_its_vendor_adds(device, told):
+    measured = {"provenance": {"device_name": device}, "processor": {"model": "some-model"}}
+    assert bench.label(measured) == told
+
+
 def test_the_largest_product_in_short(measured):
     assert "64x64x64 on bits took" in bench.in_short(measured)
