@@ -233,6 +233,13 @@ def test_points_of_the_paper_stand_beside_the_runs():
     assert axes.get_xscale() == "log"
 
 
+def test_a_long_name_in_a_legend_takes_two_lines():
+    assert figures.in_lines("AMD EPYC (znver4): 8192x8192x8192").count("\n") == 0
+    broken = figures.in_lines("A Processor of Many Words (some-model), here: MNIST MLP, batch 200")
+    assert broken.count("\n") == 1
+    assert max(map(len, broken.splitlines())) <= figures.ENTRY_WIDTH
+
+
 def test_one_colour_means_one_thing():
     for name in ("mnist-theano", "cifar10-theano", "mnist-theano-first-epoch", "shift-baseline"):
         assert figures.colour(name, [name]) == figures.COLOURS["theano"]
