@@ -180,7 +180,8 @@ def look_ups(end, seed, shape, channels, outputs, side) -> None:
 def _shifted_sums(end, seed, shape, channels, outputs, side) -> None:
     images = integers((*shape, channels), seed, -9, 10).float()
     signs = integers((side, side, channels, outputs), seed + 1, 0, 2)
-    bits = F.pad(signs, (0, -outputs % 4, 0, -channels % 4)).unflatten(2, (-1, 4))
+    missing = -outputs % lut_tables.OUTPUTS_PER_STEP
+    bits = F.pad(signs, (0, missing, 0, -channels % 4)).unflatten(2, (-1, 4))
     places = torch.tensor([8, 4, 2, 1])[:, None] * lut_tables.CODE_SCALE
     codes = copied((bits * places).sum(3).flatten(0, 2).to(torch.uint8), end).numpy()
     vectors = sign_matmul._vectors(SimpleNamespace(images=shape[0], width=shape[2]), 8).numpy()
@@ -202,7 +203,8 @@ def _gathered_sums(end, seed, shape, channels, outputs, side) -> None:
     signs = integers((*shape, channels), seed, 0, 2) * 2 - 1
     grads = integers((*shape, outputs), seed + 1, -9, 10).float()
     width, taps = -(-shape[2] // 4), side * side
-    codes = guarded((shape[0] * shape[1] * width, taps, -(-channels // 4) * 4), torch.uint8, end)
+    filled = channels + -channels % lut_tables.OUTPUTS_PER_STEP
+    codes = guarded((shape[0] * shape[1] * width, taps, filled), torch.uint8, end)
     given = copied(signs.to(torch.int8), end).numpy()
     lut_codes.sign_codes(given, side, codes.numpy(), 0, len(codes))
     padded = F.pad(grads, (0, -outputs % 16, 0, -shape[2] % 4))

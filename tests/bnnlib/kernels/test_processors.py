@@ -77,6 +77,13 @@ def test_a_host_s_features_mean_nothing_where_others_are_named(tmp_path):
     assert said == "True"
 
 
+@pytest.mark.skipif(not HAS_AVX2, reason="no AVX2")
+def test_gradients_are_the_same_numbers_however_many_sums_stand_side_by_side(tmp_path):
+    script = str(ROOT / "tests" / "support" / "one_gradient.py")
+    narrower = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ""}
+    assert python(script, cache=tmp_path) == python(script, cache=tmp_path, **narrower)
+
+
 @pytest.fixture(scope="module")
 def arm(generic, tmp_path_factory) -> Path:
     """A folder with objects and assembly for ARM."""
