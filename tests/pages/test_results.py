@@ -183,8 +183,8 @@ def test_a_committed_network_gives_the_test_error_of_its_record(path):
     test = training_data(recipe, profile).test  # whitened, where the recipe says so
     error = evaluation.evaluate(network_file.load_network(path), test)[1]
     # Where sums are rounded otherwise, two images in ten thousand may fall the other way; behind
-    # whitening, where every pixel is a sum, ten (another vendor's processor: four).
-    bound = 0.1 if recipe.inputs is recipes.Preprocessing.ZCA_TWICE else 0.02
+    # whitening, where every pixel is a sum, five (another vendor's processor: four).
+    bound = 0.05 if recipe.inputs is recipes.Preprocessing.ZCA_TWICE else 0.02
     assert error == pytest.approx(record["test_error"], abs=bound)
 
 
