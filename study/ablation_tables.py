@@ -1,4 +1,4 @@
-"""Tables and sentences of notebooks 02 and 03: tests by draws, and where experiments disagree."""
+"""Tables and sentences for notebooks 02, 03, 07: tests by draws, and where experiments disagree."""
 
 from collections.abc import Sequence
 

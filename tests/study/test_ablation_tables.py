@@ -1,3 +1,4 @@
+import pytest
 from hand_made import record, seeds
 
 from study import ROOT, ablation_tables, claims, recipes, verdicts
@@ -88,14 +89,22 @@ def test_runs_that_were_not_tested_by_draws_do_not_count_as_such():
     assert (result.verdict, result.reference) == (verdicts.NOT_RUN, [])
 
 
-def test_claims_on_draws_ask_what_those_on_signs_ask():
+@pytest.mark.parametrize(
+    ("by_signs", "by_draws"),
+    [
+        ("deterministic_weights", "deterministic_weights_averaged"),
+        ("deterministic_activations", "deterministic_activations_averaged"),
+        ("deterministic_both", "deterministic_both_averaged"),
+        ("gap_mnist_stochastic", "stochastic_mnist_averaged"),
+        ("gap_cifar10_stochastic", "stochastic_cifar10_averaged"),
+    ],
+)
+def test_a_claim_on_draws_asks_what_the_one_on_signs_asks(by_signs, by_draws):
     """The same recipes, criterion and margin: only the test of the stochastic network differs."""
-    for what in ("weights", "activations", "both"):
-        signs = claims.load()[f"deterministic_{what}"]
-        draws = claims.load()[f"deterministic_{what}_averaged"]
-        asked = [(c.recipes, c.kind, c.margin, c.evidence, c.notebook) for c in (signs, draws)]
-        assert asked[0] == asked[1]
-        assert "sixteen draws" in draws.selection and averaged.DRAWS == 16
+    signs, draws = claims.load()[by_signs], claims.load()[by_draws]
+    asked = [(c.recipes, c.kind, c.margin, c.evidence, c.notebook) for c in (signs, draws)]
+    assert asked[0] == asked[1]
+    assert "sixteen draws" in draws.selection and averaged.DRAWS == 16
 
 
 def test_both_claims_name_the_changed_recipe_first():
