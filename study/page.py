@@ -88,9 +88,7 @@ def made_on(records: Sequence[dict], key: str = "device_name") -> str:
     vendor's name may stand for processors with other instructions and other times.
     """
     names = (
-        bench.label(record)
-        if key == "device_name" and "processor" in record
-        else str(record["provenance"][key])
+        bench.label(record) if key == "device_name" else str(record["provenance"][key])
         for record in records
     )
     return ", ".join(sorted(set(names)))

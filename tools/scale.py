@@ -11,10 +11,11 @@ from functools import cache
 from statistics import median
 
 from bnnlib.files import atomic_write
-from study import ROOT, recipes
+from study import ROOT, bench, recipes
 from study.recipes import ablations, open_questions, paper
 from study.recipes.recipe import Recipe
 from study.recipes.shapes import connections
+from study.verdicts import listed
 from tools import scale_runs
 from tools.scale_runs import sized, work
 
@@ -58,7 +59,7 @@ def rates(name: str) -> list[Rate]:
         if records:
             made = sized(records[0])
             seconds = median(_core_seconds(record) / work(sized(record)) for record in records)
-            device = records[0]["provenance"]["device_name"]
+            device = bench.label(records[0])
             found.append(Rate(name, profile, connections(made), seconds, device))
     return sorted(found, key=lambda rate: rate.largest)
 
@@ -140,7 +141,7 @@ def _trust(devices: set[str]) -> str:
     spread = f"{min(ratios):.1f} to {max(ratios):.1f}" if ratios else "unknown"
     return (
         "Core-hours are seconds times threads, at the median epoch's time, on "
-        f"{', '.join(sorted(devices))}; no run was made on a GPU. An order of "
+        f"{listed(sorted(devices))}; no run was made on a GPU. An order of "
         "magnitude: small networks take longer for a multiply-add, and a "
         f"busy machine takes longer for everything. Of the {len(ratios)} recipes that were run at "
         f"two sizes, the smaller network took {spread} times as long for one as the larger."

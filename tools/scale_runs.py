@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean, median
 
-from study import claims, data, recipes
+from study import bench, claims, data, recipes
 from study.data import store
 from study.recipes import paper
 from study.recipes.recipe import Recipe
@@ -70,8 +70,8 @@ def _by_machine(records: Sequence[dict]) -> list[list[dict]]:
 
 
 def _machine(record: dict) -> str:
-    made = record["provenance"]
-    return f"{made['device_name']}, {made['threads']} thread{'s' * (made['threads'] > 1)}"
+    threads = record["provenance"]["threads"]
+    return f"{bench.label(record)}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _row(recipe: Recipe, profile: str, group: Sequence[dict]) -> list[str]:

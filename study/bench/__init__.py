@@ -97,12 +97,12 @@ def here() -> dict[str, dict]:
 
 
 def label(measured: dict) -> str:
-    """The device of measurements, and the model by which LLVM knows a processor, for people.
+    """The device of measurements or a run, and a processor's model in LLVM where it is on record.
 
-    What vendors add to a processor's name is left out: it fills a legend and tells nothing apart.
+    For people: what vendors add to a processor's name fills a legend and tells nothing apart.
     """
     name = " ".join(ADDED_TO_NAMES.sub(" ", measured["provenance"]["device_name"]).split())
-    model = measured["processor"].get("model")
+    model = measured.get("processor", {}).get("model")
     return f"{name} ({model})" if model else name
 
 

@@ -358,6 +358,11 @@ def test_a_page_names_the_processor_s_model_where_it_was_recorded():
     assert made_on([made, *told]) == "AMD EPYC, AMD EPYC (znver3), AMD EPYC (znver4)"
 
 
+def test_a_page_names_a_machine_without_what_its_vendor_adds():
+    trained = {"provenance": {"device_name": "Intel(R) Xeon(R) Processor @ 2.80GHz"}}
+    assert made_on([trained]) == "Intel Xeon"
+
+
 def test_index_shows_every_claim_once_and_loads_nothing(tmp_path):
     publish(tmp_path, "quick", "04_mnist", entry("mnist_theano", 1.9))
     site.build(tmp_path)
