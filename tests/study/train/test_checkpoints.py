@@ -63,6 +63,7 @@ while deaths < 5:
     else:
         t.checkpoints.remove(Path("parts"))
         length, deaths = length / 2, 0
+        assert length > 1e-3, "signals end no life"
 train("parts")
 """
 
