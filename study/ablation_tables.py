@@ -7,7 +7,7 @@ import pandas as pd
 from bnnlib.binarize import Binarization
 from study.evidence import Result, answer
 from study.tables import spread
-from study.verdicts import interval
+from study.verdicts import JUDGED, interval
 
 AVERAGED = "averaged_test_error"  # a record's entry, where something is drawn
 
@@ -54,11 +54,13 @@ def _is_drawn(run: dict) -> bool:
 def disagreement(one: Result, other: Result) -> list[str]:
     """A sentence if two claims on the same change differ in its effect, else none.
 
-    They differ where the effects have opposite signs, or intervals without a common point. Both
-    claims name the changed recipe first, and its baseline second.
+    They differ where the effects have opposite signs, or intervals without a common point. What
+    can't be judged can't disagree. Both claims name the changed recipe first, its baseline second.
     """
+    if not {one.verdict, other.verdict} <= set(JUDGED):
+        return []
     effects = [result.difference for result in (one, other)]
-    if None in effects or not (effects[0] * effects[1] < 0 or _apart(one, other)):
+    if effects[0] * effects[1] > 0 and not _apart(one, other):
         return []
     pages = [f"notebook {result.claim.notebook[:2]}" for result in (one, other)]
     parts = [f"{_effect(r)} in {page}" for r, page in zip((one, other), pages, strict=True)]
@@ -72,7 +74,7 @@ def disagreement(one: Result, other: Result) -> list[str]:
 def _how(one: float, other: float, apart: bool) -> str:
     """Say in what way two effects differ."""
     if one * other < 0:
-        return "disagree" if apart else "point in opposite directions, but not surely so"
+        return "disagree" if apart else "point in opposite directions, which may be chance"
     return "disagree about the size of an effect"
 
 
@@ -83,7 +85,5 @@ def _effect(result: Result) -> str:
 
 def _apart(one: Result, other: Result) -> bool:
     """Whether the two intervals have no point in common."""
-    if min(map(len, (one.values, one.reference, other.values, other.reference))) < 2:
-        return False
     (low, high), (low2, high2) = (interval(r.values, r.reference) for r in (one, other))
     return high < low2 or high2 < low

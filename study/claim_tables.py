@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from study import claims
+from study import claims, verdicts
 from study.claims import (
     INTERVAL,
     OURS,
@@ -73,7 +73,7 @@ def compare(results: Sequence[Result]) -> pd.DataFrame:
             "difference": _difference(result),
             "criterion": _in_short(result.claim),
             "verdict": result.verdict,
-            "evidence": ", ".join(filter(None, [result.grade, _measured_on(result)])),
+            "evidence": ", ".join(filter(None, _evidence(result))),
         }
         for result in results
     ]
@@ -81,21 +81,33 @@ def compare(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def _evidence(result: Result) -> list[str]:
+    earlier = verdicts.earlier(result.claim, result.verdict, result.values)
+    return [result.grade, _measured_on(result), earlier]
+
+
 def _ours(result: Result) -> str:
     if result.difference is None:
         return result.verdict
-    claim, decimals = result.claim, result.claim.decimals
+    claim, decimals = result.claim, _decimals(result)
     if not result.reference:
         return f"{with_unit(spread(result.values, decimals), claim.unit)} (n = {result.n})"
     judged, reference = (spread(group, decimals) for group in (result.values, result.reference))
-    return f"{judged} against {reference} % (n = {result.n}, {len(result.reference)})"
+    compared = with_unit(f"{judged} against {reference}", claim.unit)
+    return f"{compared} (n = {result.n}, {len(result.reference)})"
+
+
+def _decimals(result: Result) -> int:
+    """Decimals of a mean; as many as the paper prints where two groups are compared."""
+    claim = result.claim
+    return claim.decimals if result.reference else claim.decimals_for(result.mean)
 
 
 def _difference(result: Result) -> str:
     """Empty without a value, and for a claim in words, to which there is no distance."""
     if result.difference is None or (result.claim.says and not result.reference):
         return ""
-    number = f"{result.difference:+.{result.claim.decimals}f}"
+    number = f"{result.difference:+.{_decimals(result)}f}"
     text = with_unit(number, difference_unit(result.claim))
     return f"{text} ({result.interval})" if result.interval else text
 

@@ -4,7 +4,7 @@ verdicts.py has the rules by which they are judged, evidence.py what was obtaine
 """
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 
@@ -17,6 +17,7 @@ CONFIDENCE = 0.95  # of the two-sided interval by which a difference is judged
 INTERVAL = f"{100 * CONFIDENCE:g} % interval"
 TRAINING = "training"
 SPEED = "speed"
+NUMBERS = ("value", "margin", "first_margin")
 OTHERS = ("working", "context")  # the file's tables that are no claims
 CATEGORIES = (TRAINING, SPEED, "arithmetic", "exactness")
 
@@ -41,6 +42,15 @@ class Claim:
     notebook: str
     says: str = ""
     relative: bool = False
+    first_margin: float | None = None
+    revised: str = ""
+
+    @property
+    def at_first(self) -> "Claim":
+        """The claim with the margin that it had until it was revised; itself if it never was."""
+        if self.first_margin is None:
+            return self
+        return replace(self, margin=self.first_margin, relative=False, first_margin=None)
 
     @property
     def tolerance(self) -> float:
@@ -62,9 +72,26 @@ class Claim:
         """Number of decimals to show: as many as the paper prints, at least one."""
         return max(1, len(self.printed.partition(".")[2]))
 
+    def decimals_for(self, mean: float) -> int:
+        """As many, or more where a mean that misses the paper's value would look equal to it."""
+        enough = self.decimals
+        while enough < 4 and mean != self.value and round(mean, enough) == self.value:
+            enough += 1
+        return enough
+
     @property
     def criterion(self) -> str:
-        """The condition under which it counts as reproduced, in words and numbers."""
+        """The condition under which it counts as reproduced, in words and numbers.
+
+        A margin that was changed once the result was known stands beside the first one.
+        """
+        if self.first_margin is None:
+            return self._condition
+        first = self.at_first._condition.removeprefix("the mean is ")
+        return f"{self._condition} ({first} until {self.revised}; changed with the result known)"
+
+    @property
+    def _condition(self) -> str:
         interval = f"the {INTERVAL} of the difference"
         match self.kind:
             case "effect":
@@ -98,7 +125,7 @@ def _tables(number: type) -> dict:
 
 
 def _claim(name: str, table: dict) -> Claim:
-    numbers = {key: float(table[key]) for key in ("value", "margin")}
+    numbers = {key: float(table[key]) for key in NUMBERS if key in table}
     return Claim(id=name, printed=str(table["value"]), **table | numbers)
 
 

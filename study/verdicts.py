@@ -44,6 +44,14 @@ def judge(claim: Claim, values: Sequence[float], reference: Sequence[float] = ()
     return FOUND if verdict == REPRODUCED else NOT_FOUND
 
 
+def earlier(claim: Claim, verdict: str, values: Sequence[float]) -> str:
+    """What the claim's first margin says, in words; empty where it says the same as the verdict."""
+    if claim.first_margin is None or verdict not in JUDGED:
+        return ""
+    first = judge(claim.at_first, values)
+    return f"{first} by the criterion until {claim.revised}" if first != verdict else ""
+
+
 def _of_difference(claim: Claim, low: float, high: float) -> str:
     """Rounded, so that an interval which touches the margin exactly is seen to touch it."""
     low, high = round(low - claim.margin, 9), round(high - claim.margin, 9)

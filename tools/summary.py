@@ -11,7 +11,7 @@ from statistics import fmean
 
 from study import claims
 from study.claims import CATEGORIES, SPEED, TWO_GROUPS, Claim, difference_unit, with_unit
-from study.verdicts import JUDGED, NOT_JUDGED, NOT_RUN, interval_text
+from study.verdicts import JUDGED, NOT_JUDGED, NOT_RUN, earlier, interval_text
 
 FAITHFUL = ("paper", "evening", "quick")  # the first that has a value is shown; smoke never is
 MACHINES_DIFFER = "differs by machine"  # what a claim on speed comes to where verdicts do
@@ -74,6 +74,11 @@ class Row:
         return ", ".join(told)
 
     @property
+    def earlier(self) -> str:
+        """What a criterion says that was changed later; empty where there is none such."""
+        return earlier(self.claim, self.verdict, self.entry["values"]) if self.entry else ""
+
+    @property
     def grade(self) -> str:
         """How strong the evidence is; empty without any, and on pages older than the grades."""
         return (self.entry or {}).get("grade", "")
@@ -134,9 +139,9 @@ def _measured(row: Row) -> str:
     """mean ± std in the claim's unit; of two compared groups, the difference of their means."""
     if row.claim.kind in TWO_GROUPS:
         return with_unit(f"{row.value:+.{row.claim.decimals}f}", difference_unit(row.claim))
-    deviation = row.entry["std"]
-    spread = f" ± {deviation:.{row.claim.decimals}f}" if deviation is not None else ""
-    return with_unit(f"{row.value:.{row.claim.decimals}f}{spread}", row.claim.unit)
+    deviation, decimals = row.entry["std"], row.claim.decimals_for(row.value)
+    spread = f" ± {deviation:.{decimals}f}" if deviation is not None else ""
+    return with_unit(f"{row.value:.{decimals}f}{spread}", row.claim.unit)
 
 
 def tally(table: list[Row]) -> list[str]:

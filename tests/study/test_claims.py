@@ -103,3 +103,8 @@ def test_figure_1_has_an_error_for_each_epoch():
     curves = claims.context()["figure1"]
     for name in ("float", "theano", "torch7"):
         assert len(curves[name]["epochs"]) == len(curves[name]["validation_error"])
+
+
+def test_a_mean_that_misses_the_value_does_not_look_equal_to_it():
+    ratio = claims.load()["mlp_speed"]
+    assert [ratio.decimals_for(mean) for mean in (6.992, 6.9, 7.0, 8.04)] == [2, 1, 1, 1]

@@ -67,7 +67,7 @@ def test_compare():
         "difference": "+0.04 points",
         "criterion": "at most 1.16 %",
         "verdict": "reproduced",
-        "evidence": "paper's settings, paper profile, A Processor",
+        "evidence": "paper's settings, paper profile, A Machine",
     }
     assert rows[1]["ours"] == "14.50 % (n = 1)" and rows[1]["paper"] == "11.40 %"
     assert rows[1]["verdict"] == "not at the paper's settings"
@@ -333,7 +333,7 @@ def test_publish(page, tmp_path):
     assert first["values"] == [0.9, 1.0, 1.1] and first["n"] == 3
     assert (first["grade"], second["grade"]) == ("paper's settings", "")
     assert (first["verdict"], first["device"]) == ("reproduced", "cpu")
-    assert (first["device_name"], first["date"]) == ("A Processor", "2026-11-12")
+    assert (first["device_name"], first["date"]) == ("A Machine", "2026-11-12")
     assert first["records"] == [f"mnist-theano/paper/cpu-seed{seed}" for seed in range(3)]
     assert (second["verdict"], second["mean"], second["n"]) == ("not run", None, 0)
     assert second["device"] is None and second["stand_in"] is False

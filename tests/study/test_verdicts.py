@@ -77,6 +77,17 @@ def test_arithmetic_passes_within_one_percent():
     assert judge(claims.load()["client_file"], [8 * 0.99 - 1e-6]) == NOT_FOUND
 
 
+def test_a_margin_that_was_changed_with_the_result_known_is_shown_with_the_first_one():
+    energy, file = claims.load()["energy"], claims.load()["client_file"]
+    assert energy.criterion.startswith("the mean is at least 31.68 × (at least 32 × until 2026-")
+    until = "by the criterion until 2026-11-30"
+    assert verdicts.earlier(energy, REPRODUCED, [31.9]) == f"not reproduced {until}"
+    assert verdicts.earlier(file, NOT_FOUND, [7.6]) == f"found {until}"
+    assert verdicts.earlier(energy, REPRODUCED, [32.0]) == ""
+    assert verdicts.earlier(energy, verdicts.NOT_RUN, []) == ""
+    assert verdicts.earlier(claims.load()["memory_size"], REPRODUCED, [31.9]) == ""
+
+
 def test_questions_of_our_own_are_found_not_reproduced():
     made = claim("at_least", 1.0, 0.1, origin="ours")
     assert judge(made, [0.9]) == FOUND

@@ -31,7 +31,7 @@ def record(
         "data_source": "canonical",
         "stand_in": stand_in,
         "device": "cpu",
-        "device_name": "A Processor",
+        "device_name": "A Machine",
         "threads": 2,
         "versions": {"python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6"},
         "command": "python -m study.train",
