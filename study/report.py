@@ -153,7 +153,8 @@ def _origin(record: dict) -> dict:
 def _device(made: dict) -> str:
     """Device of a run, from its provenance, which tells of several processes if it is not older."""
     several = f", {made['processes']} processes" if made.get("processes", 1) > 1 else ""
-    return f"{made['device_name']}, {made['threads']} threads{several}"
+    threads = f"{made['threads']} thread{'s' * (made['threads'] > 1)}"
+    return f"{made['device_name']}, {threads}{several}"
 
 
 def _sources(made_by: str) -> str:
@@ -170,19 +171,21 @@ def _sources(made_by: str) -> str:
 
 
 def cost(records: Sequence[dict]) -> pd.DataFrame:
-    """Wall time per recipe, profile and device: medians over epochs and over runs."""
+    """Wall time per recipe, profile and device: the median epoch, and as many of them as a run."""
     rows = [
         {
             "run": f"{record['recipe']['name']}, {record['profile']}",
             "device": record["provenance"]["device_name"],
             "epochs": len(record["history"]),
             "seconds an epoch": epoch["seconds"],
-            "minutes a run": record["provenance"]["seconds"] / 60,
         }
         for record in records
         for epoch in record["history"]
     ]
-    columns = ["run", "device", "epochs", "seconds an epoch", "minutes a run"]
+    columns = ["run", "device", "epochs", "seconds an epoch"]
     frame = pd.DataFrame(rows, columns=columns)
-    medians = frame.groupby(columns[:3], sort=False, as_index=False).median()
-    return medians.assign(**{name: medians[name].map("{:.1f}".format) for name in columns[3:]})
+    table = frame.groupby(columns[:3], sort=False, as_index=False).median()
+    minutes = table["epochs"] * table["seconds an epoch"] / 60
+    table["minutes a run"] = minutes.map("{:.1f}".format)
+    table["seconds an epoch"] = table["seconds an epoch"].map("{:.1f}".format)
+    return table

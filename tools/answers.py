@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from study import claims, recipes
 from study.verdicts import NOT_RUN, listed
-from tools import summary
+from tools import scale_runs, summary
 from tools.summary import Row
 
 SENTENCES = Path(__file__).parent / "templates" / "answers.toml"
@@ -65,6 +65,10 @@ class Told:
         alike = lengths if len(lengths) == 1 else ()
         epochs = [f"{count} epoch{'s' * (count > 1)}" for count in alike if count]
         return ", ".join([f"n = {self.row.entry['n']}", *epochs])
+
+    @property
+    def grade(self) -> str:
+        return self.row.grade
 
     def _records(self) -> list[str]:
         return self.row.entry["records"]
@@ -169,14 +173,15 @@ def anchored(text: str) -> str:
 
 
 def minutes_by_profile(records: Iterable[dict]) -> dict[str, str]:
-    """How long the runs of each profile took together, for reading; all of PROFILES.
+    """How long the runs of each profile take together, for reading; all of PROFILES.
 
-    Smoke runs are no evidence, and not counted.
+    Every run counts at its usual speed: see `scale_runs.usual_seconds`. Smoke runs are no evidence,
+    and not counted.
     """
     seconds = dict.fromkeys(PROFILES, 0.0)
     counted = [record for record in records if record["profile"] in PROFILES]
     for record in counted:
-        seconds[record["profile"]] += record["provenance"]["seconds"]
+        seconds[record["profile"]] += scale_runs.usual_seconds(record)
     return {name: _minutes(value / 60) for name, value in seconds.items()}
 
 

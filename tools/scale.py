@@ -65,9 +65,7 @@ def rates(name: str) -> list[Rate]:
 
 
 def _core_seconds(record: dict) -> float:
-    """All epochs at the median one's time: a run that shared its cores had some much longer."""
-    seconds = scale_runs.seconds_of(record)
-    return median(seconds) * len(seconds) * record["provenance"]["threads"]
+    return scale_runs.usual_seconds(record) * record["provenance"]["threads"]
 
 
 def rate_of(recipe: Recipe) -> Rate | None:

@@ -43,6 +43,12 @@ def seconds_of(record: dict) -> list[float]:
     return [epoch["seconds"] for epoch in record["history"]]
 
 
+def usual_seconds(record: dict) -> float:
+    """All epochs at the median one's time: some waited for hours while others were timed."""
+    seconds = seconds_of(record)
+    return median(seconds) * len(seconds)
+
+
 def sized(record: dict) -> Recipe:
     """The named recipe at the record's size."""
     sizes = {name: record["recipe"][name] for name in SIZES}

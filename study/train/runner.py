@@ -16,7 +16,8 @@ from study.data.training_data import TrainingData, training_data
 from study.recipes.recipe import Preprocessing, Recipe
 from study.train import averaged, build, checkpoints, loop, malloc, progress, provenance, runs
 
-FAILURES = (ValueError, OSError, FloatingPointError, data.DataUnavailable)
+# Of a run: data.DataUnavailable is a RuntimeError, as is what torch raises, out of memory, too.
+FAILURES = (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError)
 
 
 def run(
@@ -183,18 +184,20 @@ def trained_networks(
 ) -> list[tuple[dict, Path]]:
     """The most faithful runs of a recipe, each with the file of its network; empty without a run.
 
-    With `retrain`, at smoke and for an altered recipe: the page's own runs. Else those of the most
-    faithful profile that has any, since results/models keeps each recipe's best profile alone.
-    Raises FileNotFoundError where a run is there and its network is not.
+    At smoke and for an altered recipe: the page's own runs. Else those of the most faithful profile
+    that has any, since results/models keeps each recipe's best profile alone; with `retrain` the
+    page's own profile has some. Raises FileNotFoundError where a run is there and its network is
+    not.
     """
     choices = [(recipe, profile)]
-    if not retrain and profile != "smoke" and recipes.is_named(recipe, profile):
+    if profile != "smoke" and recipes.is_named(recipe, profile):
         named = recipes.by_name(recipe.name)
         faithful = [name for name in reversed(recipes.PROFILES) if name != "smoke"]
         choices = [(recipes.at_profile(named, name), name) for name in faithful]
     for each, name in choices:
-        if found := obtain(each, name, seeds, retrain):
-            return [(run, network_path(each, name, retrain, run["seed"])) for run in found]
+        trained = retrain and name == profile
+        if found := obtain(each, name, seeds, trained):
+            return [(run, network_path(each, name, trained, run["seed"])) for run in found]
     return []
 
 

@@ -70,9 +70,10 @@ def test_a_run_whose_network_is_not_there_is_an_error_and_never_another_network(
             missing(SMOKE, "smoke", retrain)
 
 
-def test_a_page_shows_the_network_of_the_most_faithful_committed_run():
+@pytest.mark.parametrize("retrain", [False, True])
+def test_a_page_shows_the_network_of_the_most_faithful_committed_run(retrain):
     named = recipes.at_profile(recipes.MNIST_THEANO, "quick")
-    [(run, path)] = runner.trained_networks(named, "quick", retrain=False)
+    [(run, path)] = runner.trained_networks(named, "quick", retrain)
     assert path == runs.NETWORKS / f"mnist-theano-{run['profile']}.safetensors"
     assert run["profile"] != "quick"
 
