@@ -163,20 +163,21 @@ def network_path(recipe: Recipe, profile: str, retrain: bool, seed: int = 0) -> 
     Raises FileNotFoundError where the run's record is there and its network is not: a page about a
     trained network must not go on with another.
     """
-    record = runs.fresh_path(recipe, default_device(), seed)
-    fresh = record.with_suffix(".safetensors")
-    committed = runs.NETWORKS / network_name(recipe.name, profile, seed)
-    named = not retrain and recipes.is_named(recipe, profile)
-    for path in ([committed] if named else []) + [fresh]:
-        if path.exists():
-            return path
-    if record.exists() or (not retrain and _record_paths(recipe, profile, seed)):
-        name = f"{recipe.name}, {profile} profile, seed {seed}"
-        raise FileNotFoundError(
-            f"the run {name} is on file and its network {(committed if named else fresh).name} is "
-            f"not: to train it anew, remove the record and set retrain = True"
-        )
-    return None
+    fresh = runs.fresh_path(recipe, default_device(), seed)
+    places = [fresh] if retrain else _record_paths(recipe, profile, seed)
+    found = [path for path in places if path.exists()]
+    if not found:
+        return None
+    network = found[0].with_suffix(".safetensors")
+    if found[0].is_relative_to(runs.COMMITTED):
+        network = runs.NETWORKS / network_name(recipe.name, profile, seed)
+    if network.exists():
+        return network
+    name = f"{recipe.name}, {profile} profile, seed {seed}"
+    raise FileNotFoundError(
+        f"the run {name} is on file and its network {network.name} is not: to train it anew, "
+        f"remove the record and set retrain = True"
+    )
 
 
 def trained_networks(

@@ -70,6 +70,18 @@ def test_a_run_whose_network_is_not_there_is_an_error_and_never_another_network(
             missing(SMOKE, "smoke", retrain)
 
 
+def test_a_committed_run_never_gets_the_network_of_a_fresh_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "FRESH", tmp_path)
+    named = recipes.at_profile(recipes.MNIST_THEANO, "evening")
+    path = runs.fresh_path(named, "cpu", 0).with_suffix(".safetensors")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert runner.network_path(named, "evening", False).parent == runs.NETWORKS
+    monkeypatch.setattr(runs, "NETWORKS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="its network mnist-theano-evening.safetensors"):
+        runner.network_path(named, "evening", False)
+
+
 @pytest.mark.parametrize("retrain", [False, True])
 def test_a_page_shows_the_network_of_the_most_faithful_committed_run(retrain):
     named = recipes.at_profile(recipes.MNIST_THEANO, "quick")
