@@ -83,8 +83,10 @@ def main() -> int:
     what = f"{exported.name}: one image, {exported.bits:,} weights"
     rows = [row | {"what": what} for row in rows]
     show(rows)
-    made = {"schema": runs.SCHEMA, "provenance": provenance.gather("cpu"), "rows": rows}
-    runs.write_record(options.output, made)
+    made = provenance.gather("cpu")
+    made["command"] = " ".join(["python -m benchmarks.bench_export", *sys.argv[1:]])
+    content = {"schema": runs.SCHEMA, "provenance": made, "rows": rows}
+    runs.write_record(options.output, content)
     return 0
 
 

@@ -79,9 +79,11 @@ def main() -> int:
     for key, times in ms.items():
         told = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
         print(f"{key}: {told}; {len(found)} moves")
-    made = {"schema": runs.SCHEMA, "provenance": provenance.gather("cpu")}
+    made = provenance.gather("cpu")
+    made["command"] = " ".join(["python -m benchmarks.bench_page", *sys.argv[1:]])
     what = "a stroke's move, answered by the page of notebook 00"
-    runs.write_record(options.output, made | {"what": what, "moves": len(found), "ms": ms})
+    content = {"schema": runs.SCHEMA, "provenance": made, "what": what}
+    runs.write_record(options.output, content | {"moves": len(found), "ms": ms})
     return 0
 
 

@@ -104,8 +104,10 @@ def main() -> int:
         measure("PNG of 28 x 28", options.png, small, (28, 28), options.folder),
         measure("JPEG of 500 x 500", options.jpeg, large(), (3, 32, 32), options.folder),
     ]
-    made = {"schema": runs.SCHEMA, "provenance": provenance.gather("cpu"), "rows": rows}
-    runs.write_record(options.output, made)
+    made = provenance.gather("cpu")
+    made["command"] = " ".join(["python -m benchmarks.bench_pictures", *sys.argv[1:]])
+    content = {"schema": runs.SCHEMA, "provenance": made, "rows": rows}
+    runs.write_record(options.output, content)
     return 0
 
 

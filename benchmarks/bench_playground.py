@@ -71,8 +71,10 @@ def main() -> int:
     p20, *_, p80 = statistics.quantiles(times, n=5)
     ms = {"p20": p20, "p50": statistics.median(times), "p80": p80, "most": max(times)}
     print(", ".join(f"{key} {value:.0f} ms" for key, value in ms.items()), f"of {moves} moves")
-    made = {"schema": runs.SCHEMA, "provenance": provenance.gather("cpu")}
-    content = made | {"what": "a stroke's move to the painted answer", "moves": moves, "ms": ms}
+    made = provenance.gather("cpu")
+    made["command"] = " ".join(["python -m benchmarks.bench_playground", *sys.argv[1:]])
+    what = "a stroke's move to the painted answer"
+    content = {"schema": runs.SCHEMA, "provenance": made, "what": what, "moves": moves, "ms": ms}
     runs.write_record(ROOT / "results" / "bench" / "playground-cpu.json", content)
     return 0
 

@@ -158,7 +158,9 @@ def main() -> int:
     numerics.set_up(device)
     target = bench.path(bench.kind(device), "training")
     partial = target.with_name(f"{target.name}.partial")  # lost is at most the network at hand
-    content = {"schema": runs.SCHEMA, "provenance": provenance.gather(device), "rows": []}
+    made = provenance.gather(device)
+    made["command"] = " ".join(["python -m benchmarks.bench_training", *sys.argv[1:]])
+    content = {"schema": runs.SCHEMA, "provenance": made, "rows": []}
     for name in RECIPES:
         results = compare(name, options.rounds, options.steps, device)
         content["rows"] += [row(name, *side, result) for side, result in results.items()]

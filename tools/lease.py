@@ -78,7 +78,7 @@ def plan(state: Path, profile: str = "paper") -> list[Step]:
 
 def _bench(state: Path, kind: str, size: int, small: bool) -> Step:
     out = state / "bench" / f"{kind}-{size}.json"
-    command = ("-m", "study.bench", *["--quick"] * small, "--only", kind, str(size))
+    command = ("-m", "study.bench", *["--plan", "smoke"] * small, "--only", kind, str(size))
     return Step(f"bench {kind} {size}", 1, (*command, "--out", str(out)), 90)
 
 
@@ -163,7 +163,8 @@ def bring_out(known: dict[str, dict], state: Path, out: Path) -> None:
     contents["answers.json"] = json.dumps(answers, indent=1).encode()
     if benches := [runs.read_record(path) for path in sorted((state / "bench").glob("*.json"))]:
         rows = [row for each in benches for row in each["rows"]]
-        kernels = benches[0] | {"rows": rows}
+        made = benches[0]["provenance"] | {"command": "python -m tools.lease run"}
+        kernels = benches[0] | {"provenance": made, "rows": rows}
         kernels["digest"] = runs.digest(kernels)
         contents["kernels.json"] = json.dumps(kernels, indent=1).encode()
     contents["records.tar.gz"] = _archive(state / "runs", "*-seed*.json", "w:gz")
@@ -240,10 +241,14 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         return 0
     unpack(PARTS, STATE)
-    known = run(plan(STATE, options.profile), options.call, STATE, options.out)
-    for name, entry in known.items():
+    steps = plan(STATE, options.profile)
+    known = run(steps, options.call, STATE, options.out)
+    missing = {"end": "not begun", "seconds": 0}
+    so_far = [step.name for step in steps if step.call <= options.call]
+    entries = {name: known.get(name, missing) for name in so_far}
+    for name, entry in entries.items():
         print(f"{name}: {entry['end']}, {entry['seconds']} s")
-    return 0 if all(entry["end"] == "done" for entry in known.values()) else 1
+    return 0 if all(entry["end"] == "done" for entry in entries.values()) else 1
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 """
 
 import argparse
+import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,26 @@ from pathlib import Path
 import torch
 
 from bnnlib.files import print_anywhere
+from study import ROOT
 from study.bench import PLANS, SIZES, Plan, kind, path, run
 from study.bench.timing import show
 from study.train import runs
 
 
 def main(arguments: list[str] | None = None) -> int:
+    options = _options(arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    target = options.out or path(kind(device))
+    partial = target.with_name(f"{target.name}.partial")  # lost is at most the shape at hand
+    keep = lambda content: runs.write_record(partial, content)  # noqa: E731
+    content = run(_plan(options), device, show, keep)
+    content["provenance"]["command"] = _command(arguments)
+    runs.write_record(target, content)
+    partial.unlink(missing_ok=True)
+    return 0
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     description = __doc__.splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m study.bench", description=description)
     parser.add_argument("--plan", choices=PLANS, default="full", help="quick: smaller shapes")
@@ -25,15 +41,21 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="instead of results/bench/")
     options = parser.parse_args(arguments)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    target = options.out or path(kind(device))
-    partial = target.with_name(f"{target.name}.partial")  # lost is at most the shape at hand
-    keep = lambda content: runs.write_record(partial, content)  # noqa: E731
-    content = run(_plan(options), device, show, keep)
-    content["provenance"]["command"] = f"python -m study.bench --plan {options.plan}"
-    runs.write_record(target, content)
-    partial.unlink(missing_ok=True)
-    return 0
+    if options.only:
+        kind, size = options.only
+        if kind not in SIZES:
+            parser.error(f"--only: KIND is one of {', '.join(SIZES)}, not {kind}")
+        if not re.fullmatch("[1-9][0-9]*", size):
+            parser.error(f"--only: SIZE is a positive whole number, not {size}")
+        if not options.out:
+            parser.error("--only measures one size: say with --out where it is to be kept")
+    return options
+
+
+def _command(arguments: list[str] | None) -> str:
+    """The command as it was given, with paths relative to the repository."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return " ".join(["python -m study.bench", *given]).replace(f"{ROOT}{os.sep}", "")
 
 
 def _plan(options: argparse.Namespace) -> Plan:

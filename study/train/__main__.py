@@ -11,6 +11,7 @@ from bnnlib import parallel
 from bnnlib.files import print_anywhere
 from study import recipes
 from study.train import backlog, runner
+from study.train.worker import reason
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def _execute(options: argparse.Namespace) -> int:
             record = runner.run(recipe, options.profile, seed, runner.default_device())
             print(f"{recipe.name} seed {seed}: {record['test_error']:.2f} % test error")
     except runner.FAILURES as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         told = str(interrupt) or "what is finished stays"

@@ -7,6 +7,7 @@ import time
 from study import recipes
 from study.recipes.recipe import Recipe
 from study.train import checkpoints, estimate, runner, runs
+from study.train.worker import reason
 
 # What `--all` trains first; the others follow in the order of the recipes, SVHN, which takes
 # longest, at the end.
@@ -43,7 +44,7 @@ def work_through(profile: str, seeds: int, minutes: float = math.inf) -> list[st
             runner.require_data(recipe, profile)
             record = _run_in_time(recipe, profile, seed, deadline)
         except runner.FAILURES as problem:
-            print(f"{name} failed: {problem}", file=sys.stderr, flush=True)
+            print(f"{name} failed: {reason(problem)}", file=sys.stderr, flush=True)
             record = None
         if record:
             print(f"{name}: {record['test_error']:.2f} % test error", flush=True)

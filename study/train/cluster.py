@@ -1,6 +1,6 @@
 """Many runs on a Dask cluster, each one task. Dask is known here alone; see docs/scale.md.
 
-The client decides what is finished and what comes first. A worker trains as `train.run` does, in
+The client decides what is finished and what comes first. A worker trains as `runner.run` does, in
 its own BNN_RUNS, and sends the files that it left; where that folder is the client's, they are
 there already. Workers must agree in all that a run's numbers depend on.
 """
@@ -33,6 +33,7 @@ from study.train.cluster_progress import Overview
 from study.train.progress import Lines
 from study.train.same_platform import agree, differs, facts
 from study.train.task import Task, files_of
+from study.train.worker import reason
 
 PATIENCE = 5  # seconds for a scheduler to answer
 LOOPBACK = "127.0.0.1"
@@ -152,7 +153,7 @@ def _unfinished(pairs: list, profile: str, agreed: dict[str, str]) -> tuple[list
             else:
                 todo.append(task)
         except runner.FAILURES as problem:
-            print(f"{task.name} failed: {problem}", file=sys.stderr, flush=True)
+            print(f"{task.name} failed: {reason(problem)}", file=sys.stderr, flush=True)
             left.append(task.name)
     return todo, left
 
@@ -193,7 +194,7 @@ def _reason(problem: Exception) -> str:
     """Say why a run failed."""
     if isinstance(problem, KilledWorker):
         return f"its worker died, {problem.allowed_failures + 1} times"
-    return str(problem)
+    return reason(problem)
 
 
 def _tell(worker, name: str, said: str) -> None:
@@ -215,7 +216,7 @@ def _train(
     try:
         problem = differs(facts(samples, profile), agreed)
     except runner.FAILURES as failure:
-        problem = f"can't train: {failure}"
+        problem = f"can't train: {reason(failure)}"
     if problem:
         raise OtherWorker(f"{worker.address} {problem}")
     os.environ["BNN_COMMAND"] = command

@@ -35,6 +35,7 @@ WORKER_PROCESS = {
     "stdout": subprocess.PIPE,
     "text": True,
     "encoding": "utf-8",
+    "errors": "replace",
 }
 
 
@@ -99,7 +100,7 @@ def workers_for(jobs: int, cores: int) -> int:
     """Number of processes: one a core, as far as there are runs and memory for them."""
     if runner.default_device() == "cuda":
         return 1
-    return max(1, min(jobs, cores, int(_free_memory() // WORKER_BYTES)))
+    return max(1, int(min(jobs, cores, _free_memory() / WORKER_BYTES)))
 
 
 def _free_memory() -> float:
@@ -165,9 +166,14 @@ class _Crew:
         """Give one worker a run after another, and take a new one where it died."""
         process = None
         while job := self._next():
-            if process is None:
-                process = self._start()
-            failure = self._train(process, job) if process else "interrupted"
+            try:
+                process = process or self._start()
+                failure = self._train(process, job) if process else "interrupted"
+            except Exception as problem:  # whatever it is: the other runs can be trained
+                failure = worker.reason(problem)
+                if process:  # what it still says is of this run
+                    process.kill()
+                    process.wait()
             if failure:
                 self.failures.append(f"{job.name}: {failure}")
             if process and process.poll() is not None:

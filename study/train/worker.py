@@ -7,7 +7,7 @@ JSON on standard output.
 import json
 import signal
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import TextIO
 
 import torch
@@ -27,11 +27,16 @@ def write(file: TextIO, kind: str, text: str) -> None:
 
 def read(line: str) -> tuple[str, str]:
     """(kind, text) of a line that a worker wrote, or that a library of its wrote between."""
-    try:
-        kind, text = json.loads(line)
-    except ValueError:
-        return SAID, line.strip()
-    return kind, text
+    with suppress(ValueError):
+        match json.loads(line):
+            case [str(kind), str(text)] if kind in (SAID, ENDED):
+                return kind, text
+    return SAID, line.strip()
+
+
+def reason(problem: Exception) -> str:
+    """Why a run failed, on one line."""
+    return " ".join(str(problem).split()) or type(problem).__name__
 
 
 def train(name: str, profile: str, seed: int, threads: int) -> str:
@@ -40,8 +45,8 @@ def train(name: str, profile: str, seed: int, threads: int) -> str:
     recipe = recipes.at_profile(recipes.by_name(name), profile)
     try:
         runner.run(recipe, profile, seed, runner.default_device())
-    except (*runner.FAILURES, RuntimeError, MemoryError) as problem:
-        return " ".join(str(problem).split()) or type(problem).__name__
+    except runner.FAILURES as problem:
+        return reason(problem)
     return ""
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 from test_captured import Called
 
-from study import ROOT
+from study import ROOT, bench
+from study.bench import __main__ as bench_command
 from study.data import store
 from study.recipes import RECIPES
+from study.train import __main__ as train_command
 from study.train import runs
 from tools import lease, lease_data, lease_steps
 from tools.lease import Step
@@ -100,10 +103,25 @@ def test_no_step_begins_when_time_is_nearly_over(tmp_path):
     assert known == {}
 
 
+@pytest.mark.parametrize(("last_start", "status"), [(60.0, 0), (0.0, 1)])
+def test_the_exit_status_is_0_only_if_every_step_so_far_is_done(
+    last_start, status, tmp_path, monkeypatch, capsys
+):
+    steps = [python("now", ""), python("later", "", call=2)]
+    monkeypatch.setattr(lease, "plan", lambda state, profile: steps)
+    monkeypatch.setattr(lease, "run", partial(lease.run, last_start=last_start))
+    monkeypatch.setattr(lease, "PARTS", ())
+    monkeypatch.setattr(lease, "STATE", tmp_path / "state")
+    monkeypatch.setattr(lease.lease_data, "install", lambda *_: None)
+    assert lease.main(["run", "--call", "1", "--out", str(tmp_path / "out")]) == status
+    assert ("now: not begun" in capsys.readouterr().out) == bool(status)
+
+
 def test_what_comes_back_is_few_files_and_small_ones(tmp_path, monkeypatch):
     state, out = tmp_path / "state", tmp_path / "out"
     for kind in ("squares-8", "rows-1"):
-        content = {"schema": runs.SCHEMA, "rows": [{"what": kind}]}
+        made = {"command": f"python -m study.bench --only {kind}", "started": "2016-02-09"}
+        content = {"schema": runs.SCHEMA, "provenance": made, "rows": [{"what": kind}]}
         runs.write_record(state / "bench" / f"{kind}.json", content)
     (state / "runs" / "key").mkdir(parents=True)
     (state / "runs" / "key" / "cuda-seed0.json").write_text("{}")
@@ -112,18 +130,55 @@ def test_what_comes_back_is_few_files_and_small_ones(tmp_path, monkeypatch):
     lease.bring_out({}, state, out)
     names = {path.name for path in out.iterdir()}
     assert len(names) <= 8 and "networks.tar" not in names and "records.tar.gz" in names
-    assert len(runs.read_record(out / "kernels.json")["rows"]) == 2
+    kernels = runs.read_record(out / "kernels.json")
+    assert [row["what"] for row in kernels["rows"]] == ["rows-1", "squares-8"]
+    made = {"command": "python -m tools.lease run", "started": "2016-02-09"}
+    assert kernels["provenance"] == made  # of all its rows, not of the first one's command
+
+
+class Understood(Exception):
+    """Raised by a command that would now begin its work."""
+
+
+# Module of a step -> where its `main` is, and what it calls once it has understood its arguments.
+MAINS = {
+    "study.bench": (bench_command, "run"),
+    "study.train": (train_command, "_execute"),
+    "tools.lease_steps": (lease_steps, "default_device"),
+}
+
+
+def understood(step: Step, config, monkeypatch) -> bool:
+    """Whether the module that a step names knows the arguments that it gets."""
+    dash, name, *arguments = step.command
+    if name == "pytest":
+        config._parser.parse(arguments)  # raises UsageError
+        return dash == "-m"
+    module, begins = MAINS[name]
+
+    def begin(*_):
+        raise Understood
+
+    monkeypatch.setattr(module, begins, begin)
+    with pytest.raises(Understood):
+        module.main(arguments)
+    return dash == "-m"
 
 
 @pytest.mark.parametrize("profile", ["paper", "smoke"])
-def test_a_plan_names_recipes_and_modules_that_exist(profile, tmp_path):
+def test_a_plan_names_recipes_modules_and_options_that_exist(
+    profile, tmp_path, pytestconfig, monkeypatch
+):
+    monkeypatch.setenv("BNN_COMMAND", "make test")  # study.train puts its own there
     steps = lease.plan(tmp_path, profile)
     assert len({step.name for step in steps}) == len(steps)
     names = {recipe.name for recipe in RECIPES}
     for step in steps:
         if step.name.split()[0] in ("train", "pace"):
             assert step.name.split()[1] in names
-        assert step.command[0] == "-m"
+        if step.name.startswith("bench"):
+            assert step.name.split()[1] in bench.SIZES
+        assert understood(step, pytestconfig, monkeypatch)
     assert all((ROOT / path).exists() for path in lease.GPU_TESTS)
     assert sum(step.seconds for step in steps if step.call == 1 and not step.lasting) < 1500
 

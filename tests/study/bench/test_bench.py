@@ -106,6 +106,40 @@ def test_the_command_leaves_a_whole_file(tmp_path, monkeypatch, capsys):
     assert runs.read_record(out) == content and list(tmp_path.iterdir()) == [out]
 
 
+def test_one_size_is_kept_in_a_file_of_its_own_that_names_the_command(tmp_path, monkeypatch):
+    measured = []
+
+    def run(plan, *_):
+        measured.append((plan.squares, plan.rows, plan.mlp, plan.convnet))
+        return {"schema": runs.SCHEMA, "provenance": {}, "rows": []}
+
+    monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    only = ["--plan", "quick", "--only", "squares", "512"]
+    assert command.main([*only, "--out", str(tmp_path / "own.json")]) == 0
+    assert measured == [((512,), (), (), ())]
+    told = runs.read_record(tmp_path / "own.json")["provenance"]["command"]
+    assert told == "python -m study.bench --plan quick --only squares 512 --out own.json"
+    assert list(tmp_path.iterdir()) == [tmp_path / "own.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--only", "squares", "512"], "say with --out where"),
+        (["--only", "foo", "64", "--out", "f"], "KIND is one of squares, rows, mlp, convnet, not"),
+        (["--only", "width", "64", "--out", "f"], "KIND is one of squares, rows, mlp, convnet, n"),
+        (["--only", "rows", "0", "--out", "f"], "SIZE is a positive whole number, not 0"),
+        (["--only", "rows", "many", "--out", "f"], "SIZE is a positive whole number, not many"),
+    ],
+)
+def test_what_can_not_be_timed_is_refused_in_a_sentence(arguments, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(command, "run", lambda *_: pytest.fail("measured"))
+    with pytest.raises(SystemExit, match="2"):
+        command.main(arguments)
+    assert sentence in capsys.readouterr().err
+
+
 def test_sides_take_turns_and_threads_are_put_back():
     called, before = [], torch.get_num_threads()
     note = lambda name: called.append((name, torch.get_num_threads()))  # noqa: E731

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
 from study import data, recipes, train
 from study.train import __main__ as command
@@ -305,6 +306,19 @@ def test_a_run_that_kills_its_workers_fails(here, home, capsys):
     with cluster.watched(here, [task.name]) as view:
         assert cluster._collect(here, {here.submit(os._exit, 1): task}, view) == [task.name]
     assert "mnist-theano seed 9 failed: its worker died, 1 times" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("allocate", "size", "reason"),
+    [(torch.empty, 10**15, "DefaultCPUAllocator"), (bytearray, 2**62, "MemoryError\n")],
+)
+def test_a_run_that_finds_no_memory_fails(allocate, size, reason, here, home, capsys):
+    """In torch and in Python, which gives no reason."""
+    task = cluster.Task(TINY, "smoke", 9, "", home / "nothing.json")
+    with cluster.watched(here, [task.name]) as view:
+        assert cluster._collect(here, {here.submit(allocate, size): task}, view) == [task.name]
+    error = capsys.readouterr().err
+    assert "mnist-theano seed 9 failed: " in error and reason in error
 
 
 def test_a_killed_worker_without_a_shared_folder_has_its_run_done_from_the_start(apart, alone):

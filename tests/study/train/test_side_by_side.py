@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from study import ROOT, recipes
-from study.train import checkpoints, runner, runs, side_by_side
+from study.train import checkpoints, runner, runs, side_by_side, worker
 
 NAMES = ("open-baseline", "mnist-theano-first-epoch")
 PAIRS = [(recipes.at_profile(recipes.by_name(name), "smoke"), 0) for name in NAMES]
@@ -24,6 +24,12 @@ from study.train import side_by_side
 recipe = recipes.at_profile(recipes.by_name("open-baseline"), "smoke")
 print(side_by_side.work_through([(recipe, seed) for seed in range(40)], "smoke", 2, "make"))
 """
+NO_TEXT = """
+import sys
+for _ in sys.stdin:
+    sys.stdout.buffer.write(b'\\xff\\n["ended", ""]\\n')
+    sys.stdout.flush()
+"""  # a worker whose C library writes what isn't UTF-8
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +94,44 @@ def test_a_worker_that_dies_is_replaced(monkeypatch):
     assert failure.endswith("its process ended, exit status 9") and len(started) == 2
 
 
+def test_a_run_whose_thread_stumbles_is_reported_and_the_next_one_trains(monkeypatch):
+    """Over whatever it may be: the run is told of, and its process, still busy, ended."""
+    real, read = worker.read, []
+
+    def stumble_once(line):
+        read.append(line)
+        return real(line) if len(read) > 1 else real(None)
+
+    monkeypatch.setattr(worker, "read", stumble_once)
+    (failure,) = side_by_side.work_through(PAIRS, "smoke", 1, COMMAND)
+    last, first = sorted((recipe for recipe, _ in PAIRS), key=side_by_side.work)
+    assert failure.startswith(f"{first.name} seed 0: ") and "NoneType" in failure
+    assert runs.fresh_path(last, "cpu", 0).exists()
+
+
+def test_bytes_that_are_no_text_lose_no_run(monkeypatch):
+    real = subprocess.Popen
+    fake = lambda args, **rest: real([sys.executable, "-c", NO_TEXT], **rest)  # noqa: E731
+    heard, read = [], worker.read
+    monkeypatch.setattr(side_by_side.subprocess, "Popen", fake)
+    monkeypatch.setattr(worker, "read", lambda line: heard.append(line) or read(line))
+    assert side_by_side.work_through(PAIRS, "smoke", 1, COMMAND) == []
+    assert heard == ["\ufffd\n", '["ended", ""]\n'] * len(PAIRS)
+
+
+@pytest.mark.parametrize(
+    "stray", ["7", "null", "[1, 2]", '["ended"]', '["other", "text"]', '["ended", 1]', "no JSON"]
+)
+def test_a_line_that_no_worker_wrote_is_what_a_run_says(stray):
+    assert worker.read(f"{stray}\n") == (worker.SAID, stray)
+
+
+@pytest.mark.parametrize("kind", [worker.SAID, worker.ENDED])
+def test_what_a_worker_writes_is_read(kind, capsys):
+    worker.write(sys.stdout, kind, "a [text]")
+    assert worker.read(capsys.readouterr().out) == (kind, "a [text]")
+
+
 def test_an_interrupt_ends_all_processes_and_the_next_call_goes_on(fresh):
     making = subprocess.Popen(
         [sys.executable, "-c", CALL],
@@ -122,6 +166,15 @@ def test_as_many_processes_as_cores_and_memory_allow(monkeypatch):
     assert side_by_side.workers_for(100, 64) == 1
     monkeypatch.setattr(runner, "default_device", lambda: "cuda")
     assert side_by_side.workers_for(100, 64) == 1
+
+
+def test_where_the_system_does_not_tell_its_memory_cores_alone_count(monkeypatch):
+    def refuse():
+        raise OSError("no /proc/meminfo")
+
+    monkeypatch.setattr(psutil, "virtual_memory", refuse)
+    assert side_by_side.workers_for(100, 2) == 2
+    assert side_by_side.workers_for(3, 64) == 3
 
 
 def test_only_a_large_network_gets_idle_cores_and_what_is_begun_keeps_its_threads(monkeypatch):
