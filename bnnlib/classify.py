@@ -7,7 +7,6 @@ done to the picture.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,13 +85,11 @@ def answer(picture: str, content: bytes, network: PackedNetwork, told: About) ->
     return Answer(picture, told.labels[number], number, best, best - second, tuple(notes))
 
 
-def files(named: Sequence[str]) -> Iterator[str]:
+def files(name: str) -> list[str]:
     """The pictures' names: a folder's files stand for it, in the order of their names."""
-    for name in named:
-        if name != STANDARD_INPUT and Path(name).is_dir():
-            yield from (str(path) for path in sorted(Path(name).iterdir()) if path.is_file())
-        else:
-            yield name
+    if name == STANDARD_INPUT or not Path(name).is_dir():
+        return [name]
+    return [str(path) for path in sorted(Path(name).iterdir()) if path.is_file()]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,7 +102,13 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return _complain(error, 2)
     status = 0
-    for name in files(options.images):
+    names = []
+    for named in options.images:
+        try:
+            names += files(named)
+        except OSError as error:
+            status = _complain(error, 1)
+    for name in names:
         try:
             found = answer(name, _content(name), network, told)
         except (ValueError, OSError) as error:

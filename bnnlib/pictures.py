@@ -193,6 +193,8 @@ def _ground(pixels: np.ndarray) -> tuple[np.ndarray, float]:
     at_border = np.stack([_border(place) for place in places], 1)
     values = _border(pixels)
     kept = np.abs(values - np.median(values)) <= 64
+    if not kept.any():  # half of them black, half white
+        kept[:] = True
     for _ in range(3):
         plane = np.linalg.lstsq(at_border[kept], values[kept], rcond=None)[0]
         rest = values - at_border @ plane

@@ -66,16 +66,16 @@ def sums(counts: Sequence[int], rms: Mapping[str, tuple[Tensor, Tensor]]) -> str
     return f"By the formulas, {listed(parts)}."
 
 
-def cosines(frame: pd.DataFrame, units: int = 8) -> str:
+def cosines(frame: pd.DataFrame) -> str:
     """Cosines with the true gradient; frame: n, spread, gradient, cosine, a row per point."""
-    some = frame[frame["n"] == units]
+    some = frame[frame["n"] == 8]
     table = some.pivot_table("cosine", "spread", "gradient")
     wide = table.index.max()
     at_one = "; ".join(f"{name} {table.loc[1, name]:.2f}" for name in table)
     gain = table.loc[wide, "expected"] - table.loc[wide, "expected, not cancelled"]
     apart = f"{'above' if gain > 0 else 'below'} the uncancelled one by {abs(gain):.2f}"
     return (
-        f"The cosine with the truth at {units} units and a deviation of 1 is: {at_one}. "
+        f"The cosine with the truth at 8 units and a deviation of 1 is: {at_one}. "
         f"At a deviation of {wide:g}, where most units saturate, the cancelled expectation lies "
         f"{apart}."
     )
@@ -227,14 +227,14 @@ def filters_by_epoch(shares: pd.Series, said: float) -> str:
     )
 
 
-def needed_planes(shares: Mapping[tuple[str, int], float], limit: float = 1.0) -> str:
-    """Fewest bits of a pixel that leave all but `limit` % of signs; (network, bits) -> % changed"""
+def needed_planes(shares: Mapping[tuple[str, int], float]) -> str:
+    """Fewest bits of a pixel that leave all but 1 % of signs; (network, bits) -> % changed"""
     parts = []
     for name in dict.fromkeys(network for network, _ in shares):
         own = {k: share for (network, k), share in shares.items() if network == name}
-        enough = min(k for k, share in own.items() if share <= limit)
+        enough = min(k for k, share in own.items() if share <= 1)
         parts.append(f"{enough} bits on {name} ({own[enough]:.2f} %)")
-    return f"At most {limit:g} % of the signs change with the highest {listed(parts)}."
+    return f"At most 1 % of the signs change with the highest {listed(parts)}."
 
 
 def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:

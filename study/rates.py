@@ -32,9 +32,9 @@ def best(runs: Sequence[dict]) -> float | None:
     return min((validation_error(run), run["recipe"]["learning_rate"]) for run in runs)[1]
 
 
-def choice(arms: Iterable[Recipe] = sweeps.SWEPT) -> dict[str, float]:
-    """Arm -> its best rate, for each arm whose three runs are there."""
-    found = {arm.name: best(records(arm)) for arm in arms}
+def choice() -> dict[str, float]:
+    """Swept arm -> its best rate, for each arm whose three runs are there."""
+    found = {arm.name: best(records(arm)) for arm in sweeps.SWEPT}
     return {name: rate for name, rate in found.items() if rate is not None}
 
 

@@ -1,7 +1,7 @@
 """What a notebook shows of its runs: source code, tables and sentences.
 
 Trains nothing and judges nothing itself: verdicts are in evidence.py, tables of claims in
-claim_tables.py, drawing in figures.py, what a page leaves behind in metrics.py; what notebooks need
+claim_tables.py, drawing in figures.py, what a page leaves behind in page.py; what notebooks need
 of them is offered here too. Every function copes with an empty list of records.
 """
 

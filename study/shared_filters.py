@@ -81,9 +81,11 @@ def conv2d(x: Tensor, plan: Plan) -> Tensor:
     On all threads that torch may use. Raises ValueError for other numbers or another count of maps.
     """
     batch, maps, height, width = x.shape
-    if x.dtype != torch.int8 or x.abs().amax() > 1:
-        largest = x.abs().amax()
-        raise ValueError(f"x must be int8 with values -1, 0 and +1, not {x.dtype} up to {largest}")
+    low, high = x.amin(), x.amax()
+    if x.dtype != torch.int8 or low < -1 or high > 1:
+        raise ValueError(
+            f"x must be int8 with values -1, 0 and +1, not {x.dtype} from {low} to {high}"
+        )
     if maps != plan.maps or maps > MOST_MAPS:
         raise ValueError(
             f"the filters are for {plan.maps} maps of at most {MOST_MAPS}, but x has {maps}"

@@ -189,14 +189,14 @@ def _minutes(value: float) -> str:
     return f"{value:.1f} minutes" if value < 10 else f"{value:,.0f} minutes"
 
 
-def readme_table(rows: Sequence[Row], results: Path, folder: str = "results") -> str:
+def readme_table(rows: Sequence[Row], results: Path) -> str:
     """The README's table: paper, here, status; a row for each of README_ROWS."""
     by_id = {row.claim.id: row for row in rows}
     lines = ["| | paper | here | status |", "| --- | --- | --- | --- |"]
     for name, words in README_ROWS.items():
         told = Told(by_id[name], results, "")
         row = told.row
-        linked = f"[{words}]({folder}/{row.page}.ipynb)" if row.page else words
+        linked = f"[{words}](results/{row.page}.ipynb)" if row.page else words
         here = told.machines if row.machines else told.ours
         if row.ours and not row.machines:
             here += f" ({told.how})" if row.entry["records"] else ""

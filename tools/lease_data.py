@@ -14,6 +14,7 @@ from PIL import Image
 from bnnlib.files import atomic_write
 from study.data import store
 
+SIDE = 32  # pixels of CIFAR-10's images
 ACROSS = 100  # images in a row of a mosaic
 IN_A_MOSAIC = 2_500  # small enough to fill both parts evenly; 16,383 pixels a side at most
 FIRST_PART = 11  # mosaics of training images beside MNIST; the others travel with a second command
@@ -32,12 +33,12 @@ def mosaic(images: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def images_of(content: bytes, count: int, side: int = 32) -> np.ndarray:
-    """Images (count, 3, side, side) uint8 of what `mosaic` made."""
+def images_of(content: bytes, count: int) -> np.ndarray:
+    """Images (count, 3, SIDE, SIDE) uint8 of what `mosaic` made."""
     pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    rows = len(pixels) // side
-    cells = pixels.reshape(rows, side, ACROSS, side, 3).swapaxes(1, 2)
-    return cells.reshape(-1, side, side, 3)[:count].transpose(0, 3, 1, 2).copy()
+    rows = len(pixels) // SIDE
+    cells = pixels.reshape(rows, SIDE, ACROSS, SIDE, 3).swapaxes(1, 2)
+    return cells.reshape(-1, SIDE, SIDE, 3)[:count].transpose(0, 3, 1, 2).copy()
 
 
 def pack_arrays(arrays: Sequence[np.ndarray]) -> bytes:

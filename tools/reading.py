@@ -17,7 +17,6 @@ from tools import pages, prose
 from tools.run_notebooks import find
 
 WORDS_A_MINUTE, CELL_SECONDS = 230, 10
-LONGEST = 12  # minutes that a page may take
 PROSE = ("text", "caption", "finding")
 FOLDED = re.compile(r"<details.*?</details>", re.S)
 REFERENCES = re.compile(r'<h2 id="references">.*', re.S)

@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     target = options.output or Path(options.model.stem + SUFFIXES[options.form])
     try:
+        if target.suffix.lower() == ".md":
+            raise ValueError(f"{target} would be the model card: give --output another ending")
         made = content(options.form, network.read(options.model))
         described = card(options.model, options.form).encode()
         for path, written in {target: made, target.with_suffix(".md"): described}.items():

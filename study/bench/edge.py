@@ -54,7 +54,7 @@ def kinds_for(network: nn.Sequential) -> tuple[str, ...]:
 
 
 def save(network: nn.Sequential, kind: str, file: Path) -> Path:
-    """The network's file with weights of 32 or 8 bits; `models.save_network` makes that of bits."""
+    """The network's file with weights of 32 or 8 bits; `network_file` makes that of bits."""
     dtype = torch.int8 if kind == "int8" else torch.float32
     parts = folding.blocks(network)
     torch.save([replace(part, signs=part.signs.to(dtype)) for part in parts], file)

@@ -46,7 +46,7 @@ def recorded(call: Callable[[], object]) -> Callable[[], object]:
     return replay
 
 
-def implementation(way: Way, w, copied: Callable, record: Callable = recorded) -> Implementation:
+def implementation(way: Way, w, copied: Callable) -> Implementation:
     """The side that makes many calls of a way at once, over copies of w, as `copied` makes them."""
     sets = [way.prepare(copied(w))]
     held = max(1, weight_bytes(sets[0]))
@@ -60,7 +60,7 @@ def implementation(way: Way, w, copied: Callable, record: Callable = recorded) -
             way.call(sets[call % count])
         return first
 
-    return Implementation(way.name, way.output, record(all_calls), 1, way.packing, calls)
+    return Implementation(way.name, way.output, recorded(all_calls), 1, way.packing, calls)
 
 
 def weight_bytes(prepared: object) -> int:
@@ -74,12 +74,10 @@ def weight_bytes(prepared: object) -> int:
     return getattr(prepared, "packed_bytes", lambda: 0)()
 
 
-def matmul_implementations(
-    x: Tensor, w: Tensor, thresholds: Tensor, record: Callable = recorded
-) -> list[Implementation]:
+def matmul_implementations(x: Tensor, w: Tensor, thresholds: Tensor) -> list[Implementation]:
     """Every way to multiply the signs x (M, K) by w (N, K), ours first."""
     ways = _ours(x, thresholds) + _others(x)
-    return [implementation(way, w, Tensor.clone, record) for way in ways]
+    return [implementation(way, w, Tensor.clone) for way in ways]
 
 
 def _ours(x: Tensor, thresholds: Tensor) -> list[Way]:

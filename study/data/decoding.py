@@ -1,6 +1,6 @@
 """Decode the bytes of published files to arrays. Knows formats, and no data set's name or place.
 
-Whatever a file holds, the readers return arrays or raise one of `cached.FAILURES`; no pickle is
+Whatever a file holds, the readers return arrays or raise one of `store.FAILURES`; no pickle is
 read, nothing is unpacked to disk, and sizes are limited before anything is unzipped.
 """
 
@@ -76,7 +76,7 @@ def _npy(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """SVHN's .mat file -> images (N, 3, 32, 32) uint8, a view that `cached` transposes, and labels
+    """SVHN's .mat file -> images (N, 3, 32, 32) uint8, a view that `store` transposes, and labels
     (N,) uint8.
 
     An altered file can crash SciPy's parser, process and all: check its MD5 before.

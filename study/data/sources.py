@@ -1,7 +1,7 @@
 """Sources of the data sets: the cached form, the published files, their URLs, npm packages.
 
 Each source is a function (name, data folder) -> (the arrays of KEYS, their SHA-256). No source is
-trusted: `decoding` reads the published files, `cached.keep` checks what comes out. Where the data
+trusted: `decoding` reads the published files, `store.keep` checks what comes out. Where the data
 folder is another library's, everything is written below `data/` instead (`copies.store`).
 """
 

@@ -45,6 +45,7 @@ SHA256 = {
         "7fe9bcc87dca833901548fff86f3af5d1dccf069e726ecef367b4a1476542ddf",
     ),
 }
+ROWS = 10_000  # that are copied at once
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 FAILURES = (OSError, ValueError, ImportError)  # what a source may raise; the next one is tried
 
@@ -127,11 +128,11 @@ def sha256(blocks: list[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _pieces(blocks: list[np.ndarray], rows: int = 10_000) -> Iterator[np.ndarray]:
-    """C-contiguous pieces of at most `rows` rows, so that transposing SVHN needs no second copy."""
+def _pieces(blocks: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """C-contiguous pieces of at most ROWS rows, so that transposing SVHN needs no second copy."""
     for block in blocks:
-        for start in range(0, len(block), rows):
-            yield np.ascontiguousarray(block[start : start + rows])
+        for start in range(0, len(block), ROWS):
+            yield np.ascontiguousarray(block[start : start + ROWS])
 
 
 def _save(path: Path, blocks: list[np.ndarray], shape: tuple[int, ...]) -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from bnnlib.models import CLASSES, CONVNET_CHANNELS, CONVNET_SIDE, image_shape
+from bnnlib.models import image_shape
 from study.recipes.recipe import Recipe
 
 
@@ -32,14 +32,16 @@ class Layer:
 def layers_of(recipe: Recipe) -> list[Layer]:
     """The layers of `models.build`, first to last."""
     layers = []
-    widths = (math.prod(image_shape(recipe.network, recipe.side, recipe.channels)), *recipe.hidden)
+    shape = image_shape(recipe.network, recipe.side, recipe.channels)
+    widths = (math.prod(shape), *recipe.hidden)
     if recipe.network == "convnet":
-        for stage, (channels, width) in enumerate(pairwise((CONVNET_CHANNELS, *recipe.hidden))):
-            positions = (CONVNET_SIDE >> stage) ** 2
+        for stage, (channels, width) in enumerate(pairwise((shape[0], *recipe.hidden))):
+            positions = (shape[-1] >> stage) ** 2
             layers.append(Layer(width, 9 * channels, channels * positions, positions))
             layers.append(Layer(width, 9 * width, width * positions, positions, pooled=4))
         widths = (layers[-1].outputs, recipe.dense, recipe.dense)
-    layers += [Layer(fan_out, fan_in, fan_in) for fan_in, fan_out in pairwise((*widths, CLASSES))]
+    widths = (*widths, recipe.classes)
+    layers += [Layer(fan_out, fan_in, fan_in) for fan_in, fan_out in pairwise(widths)]
     layers[0] = replace(layers[0], pixels=True)
     layers[-1] = replace(layers[-1], scores=True)
     return layers

@@ -42,8 +42,8 @@ def outcome(recipe: Recipe, profile: str, network: nn.Sequential, test: Images, 
 
 
 @torch.no_grad()
-def averaged_error(network: nn.Sequential, split: Images, seed: int, draws: int = DRAWS) -> float:
-    """Error in percent where the class is the largest of the scores' means over draws.
+def averaged_error(network: nn.Sequential, split: Images, seed: int) -> float:
+    """Error in percent where the class is the largest of the scores' means over DRAWS draws.
 
     Weights and activations are drawn as in training; batch normalization and dropout act as in
     evaluation. Each process of a run computes all of it.
@@ -54,7 +54,7 @@ def averaged_error(network: nn.Sequential, split: Images, seed: int, draws: int 
         for start in range(0, len(split.images), EVALUATION_BATCH):
             labels = split.labels[start : start + EVALUATION_BATCH]
             images = split.images[start : start + EVALUATION_BATCH]
-            errors += (_scores(network, images, draws).argmax(1) != labels).sum().item()
+            errors += (_scores(network, images, DRAWS).argmax(1) != labels).sum().item()
     return 100 * errors / len(split.images)
 
 

@@ -183,7 +183,7 @@ def require_exact_sums(network: nn.Module, images: Tensor) -> None:
 
 
 def exact_sums(x: Tensor, signs: Tensor) -> Tensor:
-    """`products.sums` in float64."""
+    """`functional.sums` in float64."""
     x, signs = x.double(), signs.double()
     if signs.dim() == 2:
         return nn.functional.linear(x, signs)

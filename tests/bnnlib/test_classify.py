@@ -1,5 +1,6 @@
 """The command line: python -m bnnlib.classify."""
 
+import errno
 import io
 import json
 import runpy
@@ -108,6 +109,28 @@ def test_it_goes_on_behind_a_bad_picture(tmp_path, capsys):
     lines = printed.err.splitlines()
     assert len(lines) == 3 and all(line.startswith("error: ") for line in lines)
     assert all(path in line for path, line in zip(bad, lines, strict=True))
+
+
+def test_it_goes_on_behind_a_name_or_a_folder_that_the_system_refuses(
+    tmp_path, capsys, monkeypatch
+):
+    good = written(tmp_path / "good.png", DIGITS[0])
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: refused(self, closed) or listed(self))
+    assert classify.main([model(tmp_path), "a" * 300, str(closed), good]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{good}: class ")
+    first, second = printed.err.splitlines()
+    assert first.startswith("error: ") and "a" * 300 in first
+    assert second.startswith("error: ") and str(closed) in second
+
+
+def refused(folder, closed):
+    """What a user who isn't root is told of a folder without the permission to read it."""
+    if folder == closed:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
 
 def test_a_picture_of_another_size_is_stretched_and_its_frames_are_counted(tmp_path, capsys):

@@ -101,6 +101,17 @@ def test_a_photograph_of_nothing_is_blank():
     assert notes == ["blank"] and not found.any()
 
 
+def test_ink_on_a_ground_that_is_half_black_and_half_white_is_seen():
+    """The median of such a border lies far from all of its pixels."""
+    halves = np.zeros((64, 64), np.uint8)
+    halves[:, 32:] = 255
+    halves[16:48, 12:20] = 255
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, notes = answer(halves)
+    assert notes != ["blank"] and found.any()
+
+
 GREY = Image.fromarray(larger(DIGITS[0], 2))
 
 

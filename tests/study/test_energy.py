@@ -8,26 +8,43 @@ from bnnlib import models
 from study import energy, recipes
 from study.recipes import shapes
 from study.recipes.shapes import Layer
-from study.train import build
+from study.train import build, own
 
 FLOAT32, INT8, BINARY = energy.numbers()
 SMALL = Layer(units=64, terms=128, inputs=128)  # every row of it fills words exactly
 
 
+def sums_of_layers(recipe):
+    """(units, terms of each sum) of every layer."""
+    return [(layer.units, layer.terms) for layer in shapes.layers_of(recipe)]
+
+
+def sums_of_network(recipe):
+    """The same of the network that is built."""
+    layers = models.binary_layers(build.build_network(recipe, 0)).values()
+    return [(len(layer.weight), layer.weight[0].numel()) for layer in layers]
+
+
 @pytest.mark.parametrize("recipe", [recipes.MNIST_THEANO, recipes.SVHN_THEANO])
 def test_the_layers_are_those_of_the_network(recipe):
     recipe = recipes.at_profile(recipe, "smoke")
-    weights = [
-        layer.weight for layer in models.binary_layers(build.build_network(recipe, 0)).values()
-    ]
+    assert sums_of_layers(recipe) == sums_of_network(recipe)
     layers = shapes.layers_of(recipe)
-    assert [(layer.units, layer.terms) for layer in layers] == [
-        (len(weight), weight[0].numel()) for weight in weights
-    ]
     assert [layer.outputs for layer in layers[:-1]] == [layer.inputs for layer in layers[1:]]
     assert layers[0].inputs == (28 * 28 if recipe.network == "mlp" else 3 * 32 * 32)
     assert [layer.pixels for layer in layers] == [True] + [False] * (len(layers) - 1)
     assert [layer.scores for layer in layers] == [False] * (len(layers) - 1) + [True]
+
+
+@pytest.mark.parametrize("side", [16, 20])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("convnet", [False, True])
+def test_the_layers_are_those_of_the_network_for_other_images_and_classes(convnet, channels, side):
+    recipe = own.sized(side, channels, 3, (8, 16), convnet)
+    assert sums_of_layers(recipe) == sums_of_network(recipe)
+    layers = shapes.layers_of(recipe)
+    assert layers[0].inputs == channels * side**2
+    assert [layer.outputs for layer in layers[:-1]] == [layer.inputs for layer in layers[1:]]
 
 
 def test_connections_are_those_of_the_papers_networks():

@@ -61,8 +61,10 @@ def test_a_plan_applies_each_distinct_filter_of_a_map_once():
 
 def test_other_numbers_and_other_maps_are_refused():
     plan = shared_filters.plan(repetitive())
-    with pytest.raises(ValueError, match="int8 with values -1, 0 and .*, not torch.int8 up to 2$"):
+    with pytest.raises(ValueError, match="values -1, 0 and .*, not torch.int8 from 2 to 2$"):
         shared_filters.conv2d(torch.full((1, 11, 4, 4), 2, dtype=torch.int8), plan)
+    with pytest.raises(ValueError, match="from -128 to -128$"):  # whose size no int8 holds
+        shared_filters.conv2d(torch.full((1, 11, 4, 4), -128, dtype=torch.int8), plan)
     with pytest.raises(ValueError, match="int8"):
         shared_filters.conv2d(torch.ones(1, 11, 4, 4), plan)
     with pytest.raises(ValueError, match="11 maps"):

@@ -222,6 +222,13 @@ def test_the_command_line_says_what_it_cannot_read(model, tmp_path, capsys):
     assert not (tmp_path / "n.c").exists()
 
 
+@pytest.mark.parametrize("name", ["card.md", "card.MD"])
+def test_an_export_is_not_written_where_its_model_card_goes(model, tmp_path, capsys, name):
+    assert main([str(model), "--c", "--output", str(tmp_path / name)]) == 2
+    assert f"{name} would be the model card" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
 def test_without_onnx_only_that_form_is_refused(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(export, "onnx", raising=False)  # another test may have imported it

@@ -23,19 +23,20 @@ def test_in_the_interpreter():
     interpret(__file__)
 
 
-def played(call):
+@pytest.fixture(autouse=True)
+def played(monkeypatch):
     """Instead of a graph, the calls themselves."""
-    return call
+    monkeypatch.setattr(gpu_graphs, "recorded", lambda call: call)
 
 
 def test_a_graph_s_calls_go_over_more_weights_than_a_cache_holds(monkeypatch):
     monkeypatch.setattr(gpu_graphs, "COLD", 1000)
     seen = []
     way = gpu_graphs.Way("ours", "int32", lambda w: w, lambda w: seen.append(w.data_ptr()))
-    side = gpu_graphs.implementation(way, torch.zeros(10), torch.clone, played)
+    side = gpu_graphs.implementation(way, torch.zeros(10), torch.clone)
     side.call()
     assert side.calls == len(seen) == 25 and len(set(seen)) == 25  # of 40 bytes each
-    large = gpu_graphs.implementation(way, torch.zeros(1000), torch.clone, played)
+    large = gpu_graphs.implementation(way, torch.zeros(1000), torch.clone)
     seen.clear()
     large.call()
     assert large.calls == len(seen) == gpu_graphs.FEWEST_CALLS and len(set(seen)) == 1
@@ -69,8 +70,6 @@ def test_every_side_is_exact(m, n, k, monkeypatch):
     monkeypatch.setattr(tensor_cores, "available", lambda device: True)
     for name in ("pack_signs", "xnor_matmul", "pack_weights"):
         monkeypatch.setattr(gpu_graphs, name, globals()[f"on_gpu_{name}"])
-    made = lambda *given: SIDES(*given, record=played)  # noqa: E731
-    monkeypatch.setattr(gpu_graphs, "matmul_implementations", made)
     monkeypatch.setattr(timing, "_finish", lambda device: None)
     moved = torch.Tensor.to
     monkeypatch.setattr(
@@ -90,7 +89,6 @@ def test_every_side_is_exact(m, n, k, monkeypatch):
     assert all(row["calls"] == 2 for row in rows)
 
 
-SIDES = gpu_graphs.matmul_implementations
 on_gpu_pack_signs = gpu.pack_signs
 
 
@@ -137,5 +135,5 @@ def test_networks_are_copied_for_every_set(monkeypatch):
     network = baselines.network_for(recipes.MNIST_THEANO, "smoke")
     images = torch.randint(256, (4, 28, 28), dtype=torch.uint8)
     way = gpu_graphs.Way("ours", "scores", packed.pack, lambda bits: bits(images))
-    side = gpu_graphs.implementation(way, network, deepcopy, played)
+    side = gpu_graphs.implementation(way, network, deepcopy)
     assert torch.equal(side.call(), packed.pack(network)(images))
