@@ -73,7 +73,10 @@ class Claim:
         return max(1, len(self.printed.partition(".")[2]))
 
     def decimals_for(self, mean: float) -> int:
-        """As many, or more where a mean that misses the paper's value would look equal to it."""
+        """Number of decimals to show of a mean, in the claim's unit: `decimals`, or up to 4.
+
+        More are needed where a mean that misses the paper's value would look equal to it.
+        """
         enough = self.decimals
         while enough < 4 and mean != self.value and round(mean, enough) == self.value:
             enough += 1

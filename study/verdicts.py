@@ -45,7 +45,10 @@ def judge(claim: Claim, values: Sequence[float], reference: Sequence[float] = ()
 
 
 def earlier(claim: Claim, verdict: str, values: Sequence[float]) -> str:
-    """What the claim's first margin says, in words; empty where it says the same as the verdict."""
+    """Tell the verdict by the claim's first margin; empty where it is the same, or none is given.
+
+    verdict: the one by today's margin. values: as for `judge`.
+    """
     if claim.first_margin is None or verdict not in JUDGED:
         return ""
     first = judge(claim.at_first, values)

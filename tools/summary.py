@@ -75,7 +75,7 @@ class Row:
 
     @property
     def earlier(self) -> str:
-        """What a criterion says that was changed later; empty where there is none such."""
+        """Verdict by the claim's first criterion, in words; empty where it wasn't changed."""
         return earlier(self.claim, self.verdict, self.entry["values"]) if self.entry else ""
 
     @property

@@ -35,7 +35,7 @@ def read(line: str) -> tuple[str, str]:
 
 
 def reason(problem: Exception) -> str:
-    """Why a run failed, on one line."""
+    """Say on one line why a run failed: the error's text, or its kind if it has none."""
     return " ".join(str(problem).split()) or type(problem).__name__
 
 
