@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     started, made = time.monotonic(), provenance.gather("cpu")
-    made["command"] = "python -m benchmarks.bench_cluster"
+    made["command"] = provenance.command_line("benchmarks.bench_cluster")
     made["versions"] |= {name: version(name) for name in ("dask", "distributed")}
     with tempfile.TemporaryDirectory() as folder:
         runs.FRESH = Path(folder) / "runs"

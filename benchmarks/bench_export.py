@@ -84,7 +84,7 @@ def main() -> int:
     rows = [row | {"what": what} for row in rows]
     show(rows)
     made = provenance.gather("cpu")
-    made["command"] = " ".join(["python -m benchmarks.bench_export", *sys.argv[1:]])
+    made["command"] = provenance.command_line("benchmarks.bench_export")
     content = {"schema": runs.SCHEMA, "provenance": made, "rows": rows}
     runs.write_record(options.output, content)
     return 0

@@ -80,7 +80,7 @@ def main() -> int:
         told = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
         print(f"{key}: {told}; {len(found)} moves")
     made = provenance.gather("cpu")
-    made["command"] = " ".join(["python -m benchmarks.bench_page", *sys.argv[1:]])
+    made["command"] = provenance.command_line("benchmarks.bench_page")
     what = "a stroke's move, answered by the page of notebook 00"
     content = {"schema": runs.SCHEMA, "provenance": made, "what": what}
     runs.write_record(options.output, content | {"moves": len(found), "ms": ms})

@@ -103,7 +103,7 @@ def main() -> int:
             found += some
         process.stdin.close()
     torch.set_num_threads(every)
-    made["command"] = "python -m benchmarks.bench_peer"
+    made["command"] = provenance.command_line("benchmarks.bench_peer")
     content = {"schema": runs.SCHEMA, "provenance": made, "processor": bench.processor("cpu")}
     path = ROOT / "results" / "bench" / f"peer-{bench.kind('cpu')}.json"
     runs.write_record(path, content | {"rows": found})

@@ -105,7 +105,7 @@ def main() -> int:
         measure("JPEG of 500 x 500", options.jpeg, large(), (3, 32, 32), options.folder),
     ]
     made = provenance.gather("cpu")
-    made["command"] = " ".join(["python -m benchmarks.bench_pictures", *sys.argv[1:]])
+    made["command"] = provenance.command_line("benchmarks.bench_pictures")
     content = {"schema": runs.SCHEMA, "provenance": made, "rows": rows}
     runs.write_record(options.output, content)
     return 0

@@ -72,7 +72,7 @@ def main() -> int:
     ms = {"p20": p20, "p50": statistics.median(times), "p80": p80, "most": max(times)}
     print(", ".join(f"{key} {value:.0f} ms" for key, value in ms.items()), f"of {moves} moves")
     made = provenance.gather("cpu")
-    made["command"] = " ".join(["python -m benchmarks.bench_playground", *sys.argv[1:]])
+    made["command"] = provenance.command_line("benchmarks.bench_playground")
     what = "a stroke's move to the painted answer"
     content = {"schema": runs.SCHEMA, "provenance": made, "what": what, "moves": moves, "ms": ms}
     runs.write_record(ROOT / "results" / "bench" / "playground-cpu.json", content)

@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", default=PATH)
     options = parser.parse_args(arguments)
     started, made = time.monotonic(), provenance.gather("cpu")
-    made["command"] = "python -m benchmarks.bench_retrieval"
+    made["command"] = provenance.command_line("benchmarks.bench_retrieval")
     model, images = network_file.load_network(NETWORK), data.load("mnist")
     words, queries = (
         retrieval.encode(model, torch.from_numpy(part))[0]

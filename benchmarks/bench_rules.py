@@ -120,7 +120,7 @@ def main() -> int:
     parser.add_argument("--profile", choices=("quick", "paper"), default="paper")
     options = parser.parse_args()
     made, rows = provenance.gather("cpu"), []
-    made["command"] = " ".join(["python -m benchmarks.bench_rules", *sys.argv[1:]])
+    made["command"] = provenance.command_line("benchmarks.bench_rules")
     with tempfile.TemporaryDirectory() as folder:
         older = Path(folder) / "older"
         check_out(options.commit, older)

@@ -159,7 +159,7 @@ def main() -> int:
     target = bench.path(bench.kind(device), "training")
     partial = target.with_name(f"{target.name}.partial")  # lost is at most the network at hand
     made = provenance.gather(device)
-    made["command"] = " ".join(["python -m benchmarks.bench_training", *sys.argv[1:]])
+    made["command"] = provenance.command_line("benchmarks.bench_training")
     content = {"schema": runs.SCHEMA, "provenance": made, "rows": []}
     for name in RECIPES:
         results = compare(name, options.rounds, options.steps, device)

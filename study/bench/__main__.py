@@ -4,7 +4,6 @@
 """
 
 import argparse
-import os
 import re
 import sys
 from dataclasses import replace
@@ -13,10 +12,9 @@ from pathlib import Path
 import torch
 
 from bnnlib.files import print_anywhere
-from study import ROOT
 from study.bench import PLANS, SIZES, Plan, kind, path, run
 from study.bench.timing import show
-from study.train import runs
+from study.train import provenance, runs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     partial = target.with_name(f"{target.name}.partial")  # lost is at most the shape at hand
     keep = lambda content: runs.write_record(partial, content)  # noqa: E731
     content = run(_plan(options), device, show, keep)
-    content["provenance"]["command"] = _command(arguments)
+    content["provenance"]["command"] = provenance.command_line("study.bench", arguments)
     runs.write_record(target, content)
     partial.unlink(missing_ok=True)
     return 0
@@ -50,12 +48,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         if not options.out:
             parser.error("--only measures one size: say with --out where it is to be kept")
     return options
-
-
-def _command(arguments: list[str] | None) -> str:
-    """The command as it was given, with paths relative to the repository."""
-    given = sys.argv[1:] if arguments is None else arguments
-    return " ".join(["python -m study.bench", *given]).replace(f"{ROOT}{os.sep}", "")
 
 
 def _plan(options: argparse.Namespace) -> Plan:

@@ -9,8 +9,10 @@ import io
 import os
 import platform
 import subprocess
+import sys
 import token
 import tokenize
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -170,6 +172,15 @@ def binding(recipe: Recipe, data: str, seed: int, device: str) -> dict:
         "torch": version("torch"),
         "arithmetic": functional.arithmetic(device),
     }
+
+
+def command_line(module: str, arguments: Sequence[str] | None = None) -> str:
+    """The command that runs a module, with paths relative to the repository.
+
+    arguments: those of this process by default.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    return " ".join([f"python -m {module}", *given]).replace(f"{ROOT}{os.sep}", "")
 
 
 def gather(device: str) -> dict:

@@ -13,7 +13,7 @@ from study import ROOT, bench, recipes
 from study.bench import __main__ as command
 from study.bench import baselines, networks, plain_kernels, products, timing
 from study.bench.timing import Implementation, compare
-from study.train import runs
+from study.train import provenance, runs
 
 TINY = bench.Plan((33, 64), (1, 16), 65, (17, 1), (2,), "smoke", 0.0)
 COMMITTED = sorted((ROOT / "results" / "bench").glob("*.json"))
@@ -114,7 +114,7 @@ def test_one_size_is_kept_in_a_file_of_its_own_that_names_the_command(tmp_path, 
         return {"schema": runs.SCHEMA, "provenance": {}, "rows": []}
 
     monkeypatch.setattr(command, "run", run)
-    monkeypatch.setattr(command, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
     only = ["--plan", "quick", "--only", "squares", "512"]
     assert command.main([*only, "--out", str(tmp_path / "own.json")]) == 0
     assert measured == [((512,), (), (), ())]
