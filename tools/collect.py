@@ -26,6 +26,7 @@ RECORD_ALONE = {
     for recipe in (
         paper.MNIST_TORCH7_CODE,
         *sweeps.RATE_RECIPES,
+        *ablations.GRADIENTS_LATER,
         *ablations.SHIFT[1:],
         *ablations.GAPS_MNIST,
         *ablations.GAPS_CIFAR10,

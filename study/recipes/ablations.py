@@ -75,10 +75,11 @@ GRADIENTS_NO_GLOROT_HIGHER_RATE = replace(
     learning_rate=5e-2,
     final_learning_rate=5e-4,
 )
-# Two later refinements: XNOR-Net's scale of each filter, and Bi-Real Net's gradient.
+# Two refinements from later papers: XNOR-Net's scale of each filter, and Bi-Real Net's gradient.
 GRADIENTS_XNOR_SCALE = replace(GRADIENTS_BASELINE, name="gradients-xnor-scale", filter_scale=True)
 GRADIENTS_BIREAL = replace(GRADIENTS_BASELINE, name="gradients-bireal", polynomial_gradient=True)
-GRADIENTS = (
+GRADIENTS_LATER = (GRADIENTS_XNOR_SCALE, GRADIENTS_BIREAL)
+GRADIENTS_PAPER = (
     GRADIENTS_BASELINE,
     GRADIENTS_NO_CANCELLATION,
     GRADIENTS_NO_CLIPPING,
@@ -87,9 +88,8 @@ GRADIENTS = (
     GRADIENTS_STOCHASTIC_WEIGHTS,
     GRADIENTS_STOCHASTIC_ACTIVATIONS,
     GRADIENTS_STOCHASTIC_BOTH,
-    GRADIENTS_XNOR_SCALE,
-    GRADIENTS_BIREAL,
 )
+GRADIENTS = (*GRADIENTS_PAPER, *GRADIENTS_LATER)
 
 # Notebook 03: the same small network, the shift-based algorithms against the exact ones, and what
 # batch normalization is for. All ten halve their rate at the same epochs, because the printed
