@@ -84,8 +84,8 @@ def _metrics(result: Result) -> dict:
 def made_on(records: Sequence[dict], key: str = "device_name") -> str:
     """The distinct values of a provenance entry.
 
-    A device's name has the model by which LLVM knows the processor, where that was recorded: one
-    vendor's name may stand for processors with other instructions and other times.
+    A device's name has the processor's generation, where that was recorded: one vendor's name may
+    stand for processors with other instructions and other times.
     """
     names = (
         bench.label(record) if key == "device_name" else str(record["provenance"][key])

@@ -86,14 +86,14 @@ class Told:
 
     @property
     def machines(self) -> str:
-        """Every machine's value, with the model of its processor where that is known."""
+        """Every machine's value, with the generation of its processor where that is known."""
         rows = self.row.machines or (self.row,)
-        told = [f"{row.ours} ({_model(row.entry['device_name'])})" for row in rows if row.ours]
+        told = [f"{row.ours} ({_in_short(row.entry['device_name'])})" for row in rows if row.ours]
         return listed(told) if told else NOT_RUN
 
 
-def _model(device: str | None) -> str:
-    """Model of a device: what stands in brackets in its name, else all of it."""
+def _in_short(device: str | None) -> str:
+    """What stands in brackets in a device's name, its generation; else all of the name."""
     found = re.search(r"\(([^()]+)\)$", device or "")
     return found[1] if found else device or "computed"
 

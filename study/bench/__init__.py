@@ -26,6 +26,13 @@ from study.train import provenance, runs
 # The features, as LLVM names them, that decide which instructions products are made of
 FLAGS = ("popcnt", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "avx512vnni")
 FLAGS += ("avxvnni", "avx512bf16", "amx-int8", "amx-bf16", "neon", "sve")
+# LLVM's name of a processor's model -> the generation as its vendor and its buyers call it
+GENERATIONS = {"haswell": "Haswell", "broadwell": "Broadwell", "skylake": "Skylake"}
+GENERATIONS |= {"skylake-avx512": "Skylake", "cascadelake": "Cascade Lake"}
+GENERATIONS |= {"icelake-server": "Ice Lake", "sapphirerapids": "Sapphire Rapids"}
+GENERATIONS |= {"emeraldrapids": "Emerald Rapids", "graniterapids": "Granite Rapids"}
+GENERATIONS |= {"znver1": "Zen"} | {f"znver{i}": f"Zen {i}" for i in range(2, 6)}
+GENERATIONS |= {f"apple-m{i}": f"Apple M{i}" for i in range(1, 5)}
 ADDED_TO_NAMES = re.compile(r"\((R|TM)\)|\bCPU\b|\b(\d+-Core )?Processor\b|@.*", re.IGNORECASE)
 
 
@@ -97,13 +104,14 @@ def here() -> dict[str, dict]:
 
 
 def label(measured: dict) -> str:
-    """The device of measurements or a run, and a processor's model in LLVM where it is on record.
+    """The device of measurements or a run, and a processor's generation where it is on record.
 
-    For people: what vendors add to a processor's name fills a legend and tells nothing apart.
+    For people: what vendors add to a processor's name fills a legend and tells nothing apart. A
+    model that `GENERATIONS` lacks keeps LLVM's name.
     """
     name = " ".join(ADDED_TO_NAMES.sub(" ", measured["provenance"]["device_name"]).split())
     model = measured.get("processor", {}).get("model")
-    return f"{name} ({model})" if model else name
+    return f"{name} ({GENERATIONS.get(model, model)})" if model else name
 
 
 def in_short(measured: dict) -> str:

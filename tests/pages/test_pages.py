@@ -333,8 +333,8 @@ def test_verdicts_of_two_kinds_are_never_added_up(tmp_path):
 
 
 def test_every_machine_that_was_timed_has_its_value_and_its_verdict(tmp_path):
-    slow = {"device_name": "A(R) processor (znver3)", "verdict": "not reproduced", "std": None}
-    fast = {"device_name": "A processor (znver4)", "verdict": "reproduced", "std": None}
+    slow = {"device_name": "A(R) processor (Zen 3)", "verdict": "not reproduced", "std": None}
+    fast = {"device_name": "A processor (Zen 4)", "verdict": "reproduced", "std": None}
     times = [entry("mlp_speed", 7.4, **fast), entry("mlp_speed", 2.4, **slow)]
     publish(tmp_path, "quick", "09_kernels", *times, entry("xnor_over_cublas", 5.0, **fast))
     shown = row(tmp_path, "mlp_speed")
@@ -342,20 +342,21 @@ def test_every_machine_that_was_timed_has_its_value_and_its_verdict(tmp_path):
     assert shown.judged == "reproduced on 1 of 2 machines, not reproduced on 1 of 2 machines"
     assert summary.tally([shown]) == ["speed, 1 claims: 1 differs by machine"]
     assert row(tmp_path, "xnor_over_cublas").judged == "reproduced"
-    for name in ("znver3", "znver4", "7.4", "2.4", "reproduced on 1 of 2 machines"):
+    for name in ("Zen 3", "Zen 4", "7.4", "2.4", "reproduced on 1 of 2 machines"):
         assert name in site.index(tmp_path), name
-    new = fast | {"device_name": "A processor (znver5)"}
+    new = fast | {"device_name": "A processor (Zen 5)"}
     values = ((4, new), (5, fast), (2, slow))
     named = [entry("xnor_over_cublas", value, **kind) for value, kind in values]
     publish(tmp_path, "quick", "09_kernels", *named)
-    told = "4.0 × (znver5), 5.0 × (znver4) and 2.0 × (znver3) | reproduced on 2 of 3"
+    told = "4.0 × (Zen 5), 5.0 × (Zen 4) and 2.0 × (Zen 3) | reproduced on 2 of 3"
     assert told in readme(tmp_path)
 
 
-def test_a_page_names_the_processor_s_model_where_it_was_recorded():
+def test_a_page_names_the_processor_s_generation_where_it_was_recorded():
     made = {"provenance": {"device_name": "AMD EPYC"}}
-    told = [made | {"processor": {"model": model}} for model in ("znver3", "znver4")]
-    assert made_on([made, *told]) == "AMD EPYC, AMD EPYC (znver3), AMD EPYC (znver4)"
+    told = [made | {"processor": {"model": model}} for model in ("znver3", "znver4", "later")]
+    named = "AMD EPYC, AMD EPYC (Zen 3), AMD EPYC (Zen 4), AMD EPYC (later)"
+    assert made_on([made, *told]) == named
 
 
 def test_a_page_names_a_machine_without_what_its_vendor_adds():

@@ -281,5 +281,10 @@ def test_a_device_is_named_without_what_its_vendor_adds(device, told):
     assert bench.label(measured) == told
 
 
+def test_every_processor_that_was_measured_is_named_by_its_generation():
+    models = {file["processor"].get("model") for file in bench.committed().values()} - {None}
+    assert models and models <= bench.GENERATIONS.keys()
+
+
 def test_the_largest_product_in_short(measured):
     assert "64x64x64 on bits took" in bench.in_short(measured)
