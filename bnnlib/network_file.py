@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.binarize import Binarization
@@ -39,15 +39,13 @@ class About:
 
 def pack_bits(bits: Tensor) -> Tensor:
     """(N, K) bool -> (N, ceil(K / 8)) uint8: bit j of byte i is element 8 i + j; padded with 0."""
-    padded = F.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
-    weights = torch.tensor([1 << j for j in range(8)], dtype=torch.uint8)
-    return (padded.unflatten(1, (-1, 8)) * weights).sum(2, dtype=torch.uint8)
+    return torch.from_numpy(np.packbits(bits.numpy(), axis=1, bitorder="little"))
 
 
 def unpack_bits(packed: Tensor, length: int) -> Tensor:
     """(N, ceil(K / 8)) uint8 -> (N, K) bool, K = length: the inverse of `pack_bits`."""
-    bits = (packed.unsqueeze(2) >> torch.arange(8, dtype=torch.uint8)) & 1
-    return bits.flatten(1)[:, :length].bool()
+    bits = np.unpackbits(packed.numpy(), axis=1, count=length, bitorder="little")
+    return torch.from_numpy(bits).bool()
 
 
 def trained_on(

@@ -196,5 +196,6 @@ def _key(run: dict) -> tuple[str, str, int, str]:
 
 
 def _altered(run: dict) -> bool:
-    named = [recipes.at_profile(recipe, run["profile"]) for recipe in recipes.RECIPES]
-    return run["recipe"] not in [json.loads(json.dumps(asdict(recipe))) for recipe in named]
+    named = [recipe for recipe in recipes.RECIPES if recipe.name == run["recipe"]["name"]]
+    own = [asdict(recipes.at_profile(recipe, run["profile"])) for recipe in named]
+    return run["recipe"] not in [json.loads(json.dumps(recipe)) for recipe in own]

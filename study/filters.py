@@ -3,7 +3,7 @@
 A filter of nine signs is one of 512 kinds, and with its inverse one of 256. Counts have the keys of
 `analysis.unique_filters`: over a whole layer (`pooled`) or among the filters that read one input
 map, summed over the maps (`per_map`), an inverse being another filter or the same (`_merged`).
-Only filters that read the same map can share their work; `distinct` makes them.
+Only filters that read the same map can share their work; `shared_filters` does that.
 
 An operation here is what one filter does at one position: XNOR of nine bits, and their count.
 """

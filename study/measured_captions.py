@@ -82,7 +82,7 @@ def cosines(frame: pd.DataFrame) -> str:
 
 
 def lost_steps(longest: Mapping[str, pd.Series], bits: Sequence[int]) -> str:
-    """Bits that lose every step from some epoch on; a network -> its longest step by epoch."""
+    """From which epoch on bits lose nearly every step; a network -> its longest step by epoch."""
     parts = []
     for network, steps in longest.items():
         lost = {each: steps.index[steps < 1 / (2**each - 1)] for each in bits}
@@ -90,7 +90,7 @@ def lost_steps(longest: Mapping[str, pd.Series], bits: Sequence[int]) -> str:
             f"{each} bits from epoch {min(found)}" for each, found in lost.items() if len(found)
         ]
         parts.append(f"for {network} with {listed(told) if told else 'none of these bits'}")
-    return f"Rounded to nearest, every step is lost {'; '.join(parts)}."
+    return f"Rounded to nearest, nearly every step is lost {'; '.join(parts)}."
 
 
 def accumulated(frame: pd.DataFrame) -> str:
@@ -171,6 +171,19 @@ def sweep(speed: pd.DataFrame, bound: str, library: pd.Series) -> str:
     near = f" at {ours / speed.loc[n, bound]:.0%} of the bound," if bound in speed else ""
     ratio = ours / (2 * n**3 / 1e9 / library[n])
     return f"At N = {n} ours runs{near} {ratio:.3g} times as fast as the fastest float32 library."
+
+
+def extrapolated(shares: pd.Series, as_wide: bool) -> str:
+    """What filters drawn as often as a network's would share at the paper's widths.
+
+    shares: the last row of `filters.extrapolation`; as_wide: the network has those widths itself.
+    """
+    low, high = (shares[f"the paper's width{how}"] for how in ("", ", evened"))
+    drawn = f"{low:.0f} to {high:.0f} %"
+    if as_wide:
+        counted = f"This network has the paper's widths: {shares['counted']:.1f} % are counted"
+        return f"{counted}, and drawn independently at the same frequencies {drawn} would differ"
+    return f"Filters as frequent as here would be {drawn} distinct on average at the paper's widths"
 
 
 def most_energy(parts: Mapping[str, Mapping[str, float]], images: int) -> str:

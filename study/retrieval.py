@@ -22,7 +22,7 @@ from study.train import progress
 
 # What rankings are made by
 CODES, FLOAT_SIGNS = "codes, Hamming distance", "the same signs as float32, product"
-REALS, PIXELS = "real values, cosine", "no network: pixels, cosine"
+REALS, PIXELS = "real values, cosine", "pixels, cosine"
 CHUNK = 2000  # images or codes that are held as real numbers at once
 QUERIES = 64  # whose rankings are held at once
 MOST_BITS = torch.iinfo(torch.int16).max  # of codes whose distances are held as int16

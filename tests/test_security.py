@@ -145,7 +145,7 @@ RUNS |= {"subprocess.getoutput", "subprocess.getstatusoutput", "runpy.run_path"}
 UNPACKS = {"extractall", "unpack_archive"}
 SAFE = {"torch.load": ("weights_only", True)}  # a call -> what it must say
 STARTS = {"subprocess." + name for name in ("run", "Popen", "call", "check_call", "check_output")}
-# What is for several processes or machines; `agreement` uses threads of asyncio alone.
+# What is for several processes or machines; `same_platform` uses threads of asyncio alone.
 EXCEPTIONS = {"study/train/cluster.py", "study/train/same_platform.py", "bnnlib/parallel.py"}
 EXCEPTIONS |= {"benchmarks/bench_cluster.py"}
 

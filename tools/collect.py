@@ -18,7 +18,6 @@ from study.train import runs
 from study.train.runner import network_name
 from tools import site
 from tools.files import replace_all
-from tools.summary import FAITHFUL
 
 # No page reads the networks of these recipes: their records are kept, their networks are not.
 RECORD_ALONE = {
@@ -106,7 +105,7 @@ def _by_digest(*folders: Path) -> dict[str, Path]:
 def superseded(models: Path) -> list[Path]:
     """Network files of a recipe beside one of a more faithful profile: only the best is kept."""
     best: dict[str, list[Path]] = {}
-    for profile in FAITHFUL:
+    for profile in recipes.FAITHFUL:
         files = models.glob(f"*-{profile}.safetensors")
         seeded = models.glob(f"*-{profile}-seed*.safetensors")
         for path in [*files, *seeded]:

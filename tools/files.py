@@ -29,6 +29,18 @@ def replace_all(contents: dict[Path, bytes]) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
+def with_part(text: str, part: str, made: str) -> str:
+    """A Markdown text with what was made between the markers of a part.
+
+    Raises ValueError unless each marker is there, once.
+    """
+    begin, end = f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"the text needs the lines {begin} and {end}, each once")
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{made}\n{end}{rest.split(end)[1]}"
+
+
 def require_writable(folder: Path) -> None:
     """Raise OSError now if the folder can't be written, and not after hours of training."""
     folder.mkdir(parents=True, exist_ok=True)

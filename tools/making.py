@@ -14,7 +14,7 @@ from study.recipes.recipe import Recipe
 from study.train import provenance, runs
 from tools import costs, needed, run_notebooks, site, summary
 from tools.collect import collect
-from tools.files import replace_all, require_writable
+from tools.files import replace_all, require_writable, with_part
 from tools.run_notebooks import BUILD, NOTEBOOKS, Outcome
 
 README = ROOT / "README.md"
@@ -58,7 +58,7 @@ class Making:
             raise ValueError(f"make results names the sources' commit: {reason}")
         if dirty:
             raise ValueError("make results needs a clean tree: commit the sources first")
-        summary.replace_block(README.read_text("utf-8"), "")
+        with_part(README.read_text("utf-8"), "results", "")
 
     def pairs(self) -> list[tuple[Recipe, int]]:
         """The recipes at this profile, each with a seed, that outdated notebooks ask for."""

@@ -18,7 +18,7 @@ from study.recipes.recipe import Recipe
 from study.train import runner, runs, side_by_side
 from tools import answers, cards, run_notebooks, scale, site, summary
 from tools.collect import superseded
-from tools.files import only_one, replace_all
+from tools.files import only_one, replace_all, with_part
 from tools.findings import own_rows
 from tools.making import KERNELS, README, Making
 from tools.pages import minutes, title
@@ -124,7 +124,7 @@ def sum_up(making: Making) -> None:
     mine = committed if making.committed else own_rows(making.results, site.COMMITTED)
     if making.committed:
         table = answers.readme_table(mine, making.results)
-        text = summary.replace_block(README.read_text("utf-8"), table)
+        text = with_part(README.read_text("utf-8"), "results", table)
         page = scale.updated(scale.PAGE.read_text("utf-8"))
         replace_all({README: text.encode(), scale.PAGE: page.encode()})
     print(f"\n{summary.as_text(mine, committed)}\n")

@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 from study import ROOT
-from tools.files import replace_all
+from tools.files import replace_all, with_part
 
 DOCUMENT = ROOT / "CONTRIBUTING.md"
-BEGIN, END = "<!-- rooms:begin -->\n", "<!-- rooms:end -->\n"
 FOLDERS = {  # in the order in which one reads them -> what a module there may import of ours
     "bnnlib": "`bnnlib`; `xnor` knows `kernels` alone; torch.distributed in `parallel` alone",
     "bnnlib/kernels": "`bnnlib.kernels`; Triton here alone",
@@ -56,9 +55,7 @@ def rooms() -> str:
 
 def document() -> str:
     """CONTRIBUTING with the list as the tree has it today."""
-    before, _, rest = DOCUMENT.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{rooms()}\n{END}{after}"
+    return with_part(DOCUMENT.read_text("utf-8"), "rooms", f"\n{rooms()}")
 
 
 def main() -> int:

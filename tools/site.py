@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from markupsafe import Markup
 
-from study import ROOT
+from study import ROOT, recipes
 from study.claims import OURS, working
 from study.train import runs
 from tools import alive, answers, summary
@@ -18,7 +18,7 @@ from tools.pages import TEMPLATES, first_figure, page, render, title
 from tools.prose import anchor
 
 COMMITTED = ROOT / "results"
-PROFILES = (*summary.FAITHFUL, "smoke")
+PROFILES = (*recipes.FAITHFUL, "smoke")
 STARTS = {  # which pages to read first, in words for the index
     "00_playground": "draw a digit and watch its bits",
     "02_gradients": "how a step without a slope is trained",

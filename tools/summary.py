@@ -9,14 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from study import claims
+from study import claims, recipes
 from study.claims import CATEGORIES, SPEED, TWO_GROUPS, Claim, difference_unit, with_unit
 from study.verdicts import JUDGED, NOT_JUDGED, NOT_RUN, earlier, interval_text
 
-FAITHFUL = ("paper", "evening", "quick")  # the first that has a value is shown; smoke never is
 MACHINES_DIFFER = "differs by machine"  # what a claim on speed comes to where verdicts do
 OUTCOMES = (*JUDGED, MACHINES_DIFFER, *NOT_JUDGED)
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def measured(claim: Claim, metrics: list[dict]) -> list[Row]:
             (
                 entry["stand_in"],
                 entry["mean"] is None,
-                FAITHFUL.index(profile),
+                recipes.FAITHFUL.index(profile),
                 page["notebook"] != claim.notebook,
             ),
             Row(claim, f"{page['profile']}/{page['notebook']}", entry),
@@ -124,7 +122,8 @@ def measured(claim: Claim, metrics: list[dict]) -> list[Row]:
         for page in metrics
         for entry in page["claims"]
         if entry["id"] == claim.id and entry["verdict"] != NOT_RUN
-        if (profile := _profile(page["profile"], entry)) in FAITHFUL and page["profile"] != "smoke"
+        if (profile := _profile(page["profile"], entry)) in recipes.FAITHFUL
+        and page["profile"] != "smoke"
     ]
     return [row for _, row in sorted(found, key=lambda each: each[0])]
 
@@ -170,14 +169,6 @@ def count(verdicts: Iterable[str]) -> str:
     """How many there are of each verdict, the best first."""
     words = list(verdicts)
     return ", ".join(f"{words.count(word)} {word}" for word in OUTCOMES if word in words)
-
-
-def replace_block(text: str, table: str) -> str:
-    """The README with a new table between its markers. Raises ValueError without them."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"README.md needs the lines {BEGIN} and {END}, each once")
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
 
 
 def as_text(mine: list[Row], committed: list[Row]) -> str:

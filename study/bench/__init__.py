@@ -1,6 +1,6 @@
 """How fast packed products and networks are, beside every other way to compute the same.
 
-    python -m study.bench [--plan quick] [--out FILE]
+    python -m study.bench [--plan PLAN] [--only KIND SIZE] [--out FILE]
 
 Every result is compared with the reference by equality. Prints a table with ratios of medians and
 leaves results/bench/kernels-<kind of device>.json. What is for CUDA has never been run so far.

@@ -9,17 +9,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from bnnlib.files import print_anywhere
 from study.bench import PLANS, SIZES, Plan, kind, path, run
 from study.bench.timing import show
-from study.train import provenance, runs
+from study.train import provenance, runner, runs
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = runner.default_device()
     target = options.out or path(kind(device))
     partial = target.with_name(f"{target.name}.partial")  # lost is at most the shape at hand
     keep = lambda content: runs.write_record(partial, content)  # noqa: E731

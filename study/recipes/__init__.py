@@ -18,6 +18,7 @@ from study.recipes.profiles import PROFILES
 from study.recipes.recipe import Preprocessing, Recipe  # noqa: F401
 from study.recipes.sweeps import RATE_RECIPES
 
+FAITHFUL = tuple(name for name in reversed(PROFILES) if name != "smoke")  # the best first
 RECIPES = (*PAPER, *SVHN_PART, *ABLATIONS, *OPEN_QUESTIONS)  # whose runs are results
 
 

@@ -193,8 +193,7 @@ def trained_networks(
     choices = [(recipe, profile)]
     if profile != "smoke" and recipes.is_named(recipe, profile):
         named = recipes.by_name(recipe.name)
-        faithful = [name for name in reversed(recipes.PROFILES) if name != "smoke"]
-        choices = [(recipes.at_profile(named, name), name) for name in faithful]
+        choices = [(recipes.at_profile(named, name), name) for name in recipes.FAITHFUL]
     for each, name in choices:
         trained = retrain and name == profile
         if found := obtain(each, name, seeds, trained):

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from fused import NEEDS_TORCH_TO_ROUND_ONCE
+from torch_rounding import NEEDS_TORCH_TO_ROUND_ONCE
 
 from bnnlib import binarize, functional, fused_rules, optim, rules
 from bnnlib.kernels import dispatch

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 import twin
-from fused import NEEDS_TORCH_TO_ROUND_ONCE
 from torch import nn
+from torch_rounding import NEEDS_TORCH_TO_ROUND_ONCE
 
 from bnnlib import shift_norm
 from bnnlib.kernels import dispatch

@@ -2,7 +2,7 @@
 
 - A module here is an ordinary pytest module `test_*.py`; plain `pytest` does not collect it.
 - How often its trials are made is a constant at its top, such as `KILLS = 50`. Its short form is a
-  test in tests/ with a small fixed sample; both share a plain module, such as tests/faults.py.
+  test in tests/ with a small fixed sample; both share a plain module of tests/support/.
 - A test is one family of trials. It asserts, and as its last act calls the fixture
   `report(what, tried, happened)` once: `report("SIGKILL while training", KILLS, "same numbers")`.
   `what` is the fault or the input, `happened` says what the test has just asserted, with counts

@@ -1,4 +1,4 @@
-"""Every committed run record, edited or mixed up in every way that tests/tampering.py knows."""
+"""Every committed run record, edited or mixed up in every way that `tampering` knows."""
 
 import shutil
 

@@ -165,22 +165,35 @@ def test_smoke_run(path, tmp_path, trained, monkeypatch):
     assert earned <= {verdicts.STAND_IN, verdicts.NOT_RUN, verdicts.OTHER_SETTINGS}
 
 
-@every_notebook
-def test_a_profile_with_few_runs_or_none_says_so_and_does_not_fail(path, tmp_path, monkeypatch):
-    """`evening` has hardly a committed run: what takes training and has none reads "not run".
+def without_a_run(path) -> set[str]:
+    """A notebook's claims on recipes of which no run at evening or paper is committed."""
+    folder = ROOT / "results" / "runs"
+    run = {name.parent.name for name in [*folder.glob("*/evening"), *folder.glob("*/paper")]}
+    mine = {name: each for name, each in claims.load().items() if each.notebook == path.stem}
+    return {name for name, each in mine.items() if each.recipes and not run & set(each.recipes)}
 
-    What is no run is as small as at smoke: times, queries, draws.
+
+PARTLY_RUN = ("04_mnist", "08_filters")  # of their runs some, not all, are there at evening
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in NOTEBOOKS if without_a_run(path) or path.stem in PARTLY_RUN],
+    ids=lambda path: path.stem,
+)
+def test_a_profile_with_few_runs_or_none_says_so_and_does_not_fail(path, tmp_path, monkeypatch):
+    """At `evening` what takes training and has no committed run reads "not run".
+
+    Of the page's parameters only `profile` and `retrain` are evening's: the others are smoke's.
     """
     monkeypatch.setenv("BNN_RUNS", str(tmp_path / "runs"))  # empty
     values = run_notebooks.parameters(path, "evening", False)
     small = run_notebooks.parameters(path, "smoke", False)
     short = {name: small[name] for name in small if not name.endswith("seeds")}
     metrics = execute(path, short | values, tmp_path)
-    known, folder = claims.load(), ROOT / "results" / "runs"
-    run = {name.parent.name for name in [*folder.glob("*/evening"), *folder.glob("*/paper")]}
-    for claim in metrics["claims"]:
-        if known[claim["id"]].recipes and not run.intersection(known[claim["id"]].recipes):
-            assert claim["verdict"] == verdicts.NOT_RUN, claim["id"]
+    told = {claim["id"]: claim["verdict"] for claim in metrics["claims"]}
+    missing = without_a_run(path) & told.keys()
+    assert {told[name] for name in missing} <= {verdicts.NOT_RUN}
 
 
 def execute(path: Path, values: dict, folder: Path) -> dict:

@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from study import ROOT, claims
 from study.page import made_on
 from tools import answers, drawings, pages, prose, site, summary
+from tools.files import with_part
 from tools.run_notebooks import find
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' width='10' height='10'><rect id='a'/></svg>"
@@ -479,12 +480,12 @@ def test_readme_block_is_replaced_and_a_second_time_changes_nothing(tmp_path):
     table = readme(tmp_path)
     assert "(results/quick/04_mnist.ipynb) | 0.96 % after 1000 epochs | 1.90 ± 0.05 % |" in table
     assert "| Test error on SVHN | 2.80 % after 200 epochs | not run | not run |" in table
-    text = f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n"
-    once = summary.replace_block(text, table)
+    text = "before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter\n"
+    once = with_part(text, "results", table)
     assert once.startswith("before\n") and once.endswith("after\n") and "old" not in once
-    assert summary.replace_block(once, table) == once
+    assert with_part(once, "results", table) == once
     with pytest.raises(ValueError, match="results:begin"):
-        summary.replace_block("no markers", table)
+        with_part("no markers", "results", table)
 
 
 def test_terminal_table_has_paper_committed_and_yours_in_its_width(tmp_path, monkeypatch):

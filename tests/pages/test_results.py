@@ -13,12 +13,13 @@ from statistics import fmean
 import nbformat
 import pytest
 
-from bnnlib import network_file
+from bnnlib import network_file, packed
 from study import ROOT, ablation_tables, claims, evidence, filters, generalization_gap, recipes
 from study.data import sources, store
 from study.data.training_data import training_data
 from study.train import evaluation, runs
 from tools import answers, run_notebooks, site, summary
+from tools.files import with_part
 from tools.pages import page
 
 RESULTS = ROOT / "results"
@@ -260,17 +261,20 @@ def test_a_committed_network_gives_the_test_error_of_its_record(path):
     if placed(recipe.dataset) is None:
         pytest.skip(f"the data folder has no {recipe.dataset}")
     test = training_data(recipe, profile).test  # whitened, where the recipe says so
-    error = evaluation.evaluate(network_file.load_network(path), test)[1]
     # Where sums are rounded otherwise, two images in ten thousand may fall the other way; behind
     # whitening, where every pixel is a sum, five (another vendor's processor: four).
-    bound = 0.05 if recipe.inputs is recipes.Preprocessing.ZCA_TWICE else 0.02
+    if recipe.inputs is recipes.Preprocessing.ZCA_TWICE:
+        error, bound = evaluation.evaluate(network_file.load_network(path), test)[1], 0.05
+    else:  # on bits, which is quicker
+        classes = packed.predict(packed.load(path), test.images)
+        error, bound = 100 * (classes != test.labels).double().mean().item(), 0.02
     assert error == pytest.approx(record["test_error"], abs=bound)
 
 
 def test_the_readme_shows_the_table_that_the_metrics_give():
     text = (ROOT / "README.md").read_text()
     table = answers.readme_table(summary.rows(summary.load(RESULTS)), RESULTS)
-    assert summary.replace_block(text, table) == text
+    assert with_part(text, "results", table) == text
 
 
 def test_the_index_is_the_one_that_the_metrics_give():

@@ -122,6 +122,17 @@ def test_the_largest_product_is_told_beside_its_bound():
     assert "bound" not in captions.sweep(speed[["ours"]], "bound", library)
 
 
+def test_filters_of_a_network_as_wide_as_the_papers_were_counted():
+    shares = {"counted": 47.1, "the paper's width": 48.7, "the paper's width, evened": 52.1}
+    assert captions.extrapolated(pd.Series(shares), as_wide=True) == (
+        "This network has the paper's widths: 47.1 % are counted, and drawn independently at the "
+        "same frequencies 49 to 52 % would differ"
+    )
+    assert captions.extrapolated(pd.Series(shares), as_wide=False).startswith(
+        "Filters as frequent as here would be 49 to 52 % distinct"
+    )
+
+
 def test_the_two_largest_parts_of_the_energy_are_named():
     told = captions.most_energy({"MLP": {"a": 1.0, "b": 6.0, "c": 3.0}}, 100)
     assert told.endswith("100 images at once, most energy goes into: MLP b 60% and c 30%.")

@@ -1,6 +1,6 @@
 """Every CPU kernel once or a few times, compared with its reference by equality.
 
-    python tests/every_kernel.py TIMES [FOLDER [PROCESSOR...]]
+    python tests/support/every_kernel.py TIMES [FOLDER [PROCESSOR...]]
 
 Run where Numba compiles for another processor (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES), or where one is
 emulated. Prints the path, how many comparisons were made, and how many kernels that took. The file

@@ -1,4 +1,4 @@
-"""What `torchrun` starts for tests/test_parallel.py: FOLDER, then scenes, played by every process.
+"""What `torchrun` starts for test_parallel.py: FOLDER, then scenes, played by every process.
 
 Each process leaves rank<r>-<scene>.safetensors or .txt there.
 """

@@ -257,7 +257,7 @@ def _in_a_line(chance: Random) -> dict:
 
 
 def elementwise_kernels(end, seed, count) -> None:
-    """Guarded and in ordinary memory alike; test_fused.py compares them with torch's."""
+    """Guarded and in ordinary memory alike; test_dispatch.py compares them with torch's."""
     lines = [numbers((count,), seed + i).mul_(0.37).numpy() for i in range(4)]
     lines[3] = np.abs(lines[3])
     bits = lines[3].view(np.int32)

@@ -52,6 +52,17 @@ def test_hours_of_a_smaller_network_grow_with_the_work_of_an_epoch():
     assert f"{more:.3g} times" in cells[2]
 
 
+def test_what_rests_on_very_small_networks_is_called_a_guess(monkeypatch):
+    recipe = recipes.MNIST_THEANO
+    monkeypatch.setattr(scale, "GROUPS", {"one": (recipe,)})
+    connections = scale.connections(recipe)
+    for run, told in ((connections, []), (connections // 200, ["100 of the 400 core-hours"])):
+        rate = scale.Rate(recipe.name, "quick", run, 36000 / scale.work(recipe), "")
+        monkeypatch.setattr(scale, "rate_of", lambda _, rate=rate: rate)
+        found = scale._guessed(400.0)
+        assert len(found) == 2 * len(told) and all(words in found[1] for words in told)
+
+
 def test_every_recipe_is_counted_once():
     counted = [recipe for group in scale.GROUPS.values() for recipe in group]
     assert sorted(r.name for r in counted) == sorted(r.name for r in recipes.RECIPES)

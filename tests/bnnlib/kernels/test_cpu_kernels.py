@@ -360,7 +360,8 @@ def test_results_do_not_depend_on_the_number_of_threads(path, always):
 
 def test_few_rows_are_split_over_columns_and_little_work_is_not_split(monkeypatch):
     shared = []
-    weights = [pack_weights(numbers((300, k), 0)) for k in (70, 260_000)]
+    weights = [pack_weights(numbers((300, k), 0)) for k in (70, 700)]
+    monkeypatch.setattr(cpu, "FEWEST_SIGNS_SHARED", 300 * 700)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(cpu, "share", lambda kernel, _, *how: shared.append(how))
     for packed in weights:

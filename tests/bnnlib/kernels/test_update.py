@@ -205,6 +205,7 @@ def test_a_captured_step_reads_the_signs_that_the_last_one_left(monkeypatch):
     monkeypatch.setattr(functional, "_on_tensor_cores", reads_signs)
     recipe = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
     recipe = replace(recipe, hidden=(160, 160), hidden_dropout=0.0, input_dropout=0.0)
+    recipe = replace(recipe, train_images=300)
     (eager, split), (replayed, _) = begun(recipe), begun(recipe)
     step, how = captured.prepared(replayed, recipe, split, Called)
     assert how == "captured"

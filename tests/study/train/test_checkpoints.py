@@ -111,7 +111,7 @@ def fit_until(step: int, recipe, path, monkeypatch):
 def test_a_run_interrupted_at_many_steps_ends_as_one_that_never_was(
     recipe, at_every_step, tmp_path, monkeypatch
 ):
-    recipe = replace(recipe, batch_size=50)
+    recipe = replace(recipe, batch_size=50, train_images=300)
     training = training_data(recipe, "smoke")
     steps = len(training.train.images) // 50
     whole, parts = tmp_path / "whole", tmp_path / "parts"
