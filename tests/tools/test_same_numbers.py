@@ -13,42 +13,42 @@ NAMES = ["gradients-baseline"]
 
 @pytest.fixture(scope="module")
 def now():
-    return same_numbers.fingerprints(ROOT, NAMES)
+    return same_numbers.fingerprints(ROOT, [*NAMES, "made-later"])
 
 
-def changed(folder, old: str, new: str, name: str = "bnnlib/normalization.py"):
-    """A copy of the code with one module changed."""
+def changed(folder, *changes: tuple[str, str, str]):
+    """A copy of the code with changes: (module, old text, new text)."""
     shutil.copytree(ROOT / "study", folder / "study")
     shutil.copytree(ROOT / "bnnlib", folder / "bnnlib")
-    module = folder / name
-    source = module.read_text()
-    assert source.count(old) == 1
-    module.write_text(source.replace(old, new))
+    for name, old, new in changes:
+        module = folder / name
+        source = module.read_text()
+        assert source.count(old) == 1
+        module.write_text(source.replace(old, new))
     return folder
 
 
+def test_a_recipe_that_a_checkout_does_not_know_is_left_out(now):
+    assert now.keys() == {"sources", *NAMES}
+
+
+ALPHA = "bnnlib/normalization.py", "ALPHA = 0.1"
+SIZES = "study/recipes/profiles.py", 'EVENING_GRADIENTS = {"epochs": 8'
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "found"),
+    ("changes", "found"),
     [
-        ("ALPHA = 0.1", "ALPHA = 0.2 / 2", []),
-        ("ALPHA = 0.1", "ALPHA = 0.1000001", NAMES),
+        ([(*ALPHA, "ALPHA = 0.2 / 2"), (*SIZES, f'{SIZES[1]}, "hidden": (64,)')], []),
+        ([(*ALPHA, "ALPHA = 0.1000001")], NAMES),
     ],
+    ids=["other words, and another profile's sizes", "another constant"],
 )
-def test_other_numbers_are_found(now, tmp_path, old, new, found):
-    before = same_numbers.fingerprints(changed(tmp_path, old, new), NAMES)
-    assert before.keys() == now.keys() == {"sources", *NAMES}
+def test_other_numbers_are_found_and_other_sources_alone_are_none(now, tmp_path, changes, found):
+    before = same_numbers.fingerprints(changed(tmp_path, *changes), NAMES)
+    assert before.keys() == now.keys()
     assert before.pop("sources") != now["sources"] == provenance.source_hash()
     assert same_numbers.different(before, {name: now[name] for name in NAMES}) == found
-
-
-def test_another_size_in_a_profile_is_no_other_number(now, tmp_path):
-    sizes = 'EVENING_GRADIENTS = {"epochs": 8', ', "hidden": (64,)'
-    folder = changed(tmp_path, sizes[0], "".join(sizes), "study/recipes/profiles.py")
-    assert same_numbers.fingerprints(folder, NAMES) == now
-
-
-def test_a_recipe_that_a_checkout_does_not_know_is_left_out(now):
-    assert same_numbers.fingerprints(ROOT, [*NAMES, "made-later"]) == now
 
 
 def test_recipes_that_came_later_are_no_difference(tmp_path, monkeypatch, capsys):
