@@ -163,14 +163,17 @@ def speeds(machines: Mapping[str, Sequence[float | None]]) -> str:
     return f"Times as fast as plain float32, and as the fastest float32 library: {told}."
 
 
-def sweep(speed: pd.DataFrame, bound: str, library: pd.Series) -> str:
+def sweep(machine: str, speed: pd.DataFrame, bound: str, library: pd.Series) -> str:
     """The largest product; speed: by N and implementation, library: ms of the fastest by N, both
     of 2 N^3 operations."""
     n = int(speed["ours"].dropna().index.max())
     ours = speed.loc[n, "ours"]
     near = f" at {ours / speed.loc[n, bound]:.0%} of the bound," if bound in speed else ""
     ratio = ours / (2 * n**3 / 1e9 / library[n])
-    return f"At N = {n} ours runs{near} {ratio:.3g} times as fast as the fastest float32 library."
+    return (
+        f"On {machine}, at N = {n}, ours runs{near} {ratio:.3g} times as fast as the fastest "
+        "float32 library."
+    )
 
 
 def extrapolated(shares: pd.Series, as_wide: bool) -> str:

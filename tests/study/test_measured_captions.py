@@ -115,11 +115,12 @@ def test_speeds_leave_out_what_was_not_timed():
 def test_the_largest_product_is_told_beside_its_bound():
     speed = pd.DataFrame({"ours": [1.0, 8.0], "bound": [2.0, 10.0]}, [512, 1000])
     library = pd.Series({512: 1.0, 1000: 2.0})  # 2e9 operations in 2 ms: 1e12 a second
-    told = captions.sweep(speed, "bound", library)
+    told = captions.sweep("AMD", speed, "bound", library)
     assert told == (
-        "At N = 1000 ours runs at 80% of the bound, 8 times as fast as the fastest float32 library."
+        "On AMD, at N = 1000, ours runs at 80% of the bound, 8 times as fast as the fastest "
+        "float32 library."
     )
-    assert "bound" not in captions.sweep(speed[["ours"]], "bound", library)
+    assert "bound" not in captions.sweep("AMD", speed[["ours"]], "bound", library)
 
 
 def test_filters_of_a_network_as_wide_as_the_papers_were_counted():
