@@ -24,6 +24,7 @@ RECORD_ALONE = {
     recipe.name
     for recipe in (
         paper.MNIST_TORCH7_CODE,
+        paper.MNIST_THEANO_FIRST_EPOCH,
         *sweeps.RATE_RECIPES,
         *ablations.GRADIENTS_LATER,
         *ablations.SHIFT[1:],

@@ -172,10 +172,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("committed results are made with the profile's own parameters")
     if parsed.cluster and (parsed.target != "reproduce" or parsed.only):
         parser.error("--cluster trains what all notebooks need: it belongs to `make reproduce`")
-    try:
-        parsed.parameters = {name: run_notebooks.read_yaml(value, name) for name, value in parsed.p}
-    except ValueError as error:
-        parser.error(str(error))
+    parsed.parameters = dict(parsed.p)
     return parsed
 
 

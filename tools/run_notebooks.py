@@ -49,11 +49,16 @@ def find(only: str = "", folder: Path = NOTEBOOKS) -> list[Path]:
     return chosen
 
 
-def parameters(notebook: Path, profile: str, retrain: bool, extra: dict | None = None) -> dict:
-    """Parameters to inject: the profile's file, then `retrain`, then `extra` (the command line's).
+def parameters(
+    notebook: Path, profile: str, retrain: bool, extra: dict[str, str] | None = None
+) -> dict:
+    """Parameters to inject: the profile's file, then `retrain`, then `extra`.
 
-    Raises ValueError for an unknown profile, a file that is none, a name that the notebook has
-    not, or a value that is of another kind than the default.
+    extra: name -> what the command line says, YAML but where the notebook's default is a string: a
+    folder's name is taken to the letter.
+
+    Raises ValueError for an unknown profile, a file that is none, a name that the notebook has not,
+    or a value that is of another kind than the default.
     """
     file = notebook.parent / "params" / f"{profile}.yaml"
     if not file.exists():
@@ -62,12 +67,14 @@ def parameters(notebook: Path, profile: str, retrain: bool, extra: dict | None =
     tables = _tables(file)
     defaults = defaults_of(notebook)
     shared = {k: v for k, v in tables.get("defaults", {}).items() if k in defaults}
-    given = shared | tables.get(notebook.stem, {}) | {"retrain": retrain} | (extra or {})
-    for name in given:
+    told = extra or {}
+    for name in [*tables.get(notebook.stem, {}), *told]:
         if name not in defaults:
             raise ValueError(
                 f"{notebook.stem} has no parameter {name!r}: it has {', '.join(defaults)}"
             )
+    read = {name: _read(name, text, defaults[name]) for name, text in told.items()}
+    given = shared | tables.get(notebook.stem, {}) | {"retrain": retrain} | read
     values = {name: _typed(name, value, defaults[name]) for name, value in given.items()}
     if values.get("seeds", 1) < 1:
         raise ValueError(f"{notebook.stem} takes at least 1 for seeds, got {values['seeds']}")
@@ -106,6 +113,11 @@ def defaults_of(notebook: Path) -> dict:
     """Parameter name -> default value, from the notebook's parameters cell."""
     inspected = papermill.inspect_notebook(notebook)
     return {name: ast.literal_eval(entry["default"]) for name, entry in inspected.items()}
+
+
+def _read(name: str, text: str, default):
+    """What the command line gives for a parameter with that default."""
+    return text if isinstance(default, str) else read_yaml(text, name)
 
 
 def _typed(name: str, value, default):

@@ -1,6 +1,6 @@
 """Write a network file in another form: python -m bnnlib.export MODEL --c [--output FILE].
 
-A model card is written beside it.
+A model card is written beside it, FILE.md.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bnnlib.cards import card
 from bnnlib.export import c, js, network
-from bnnlib.files import atomic_write
+from bnnlib.files import atomic_write, print_anywhere
 
 SUFFIXES = {"c": ".c", "js": ".js", "onnx": ".onnx"}
 
@@ -32,18 +32,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Return the exit status: 0, or 2 where nothing could be written."""
     options = _options(arguments)
     target = options.output or Path(options.model.stem + SUFFIXES[options.form])
+    beside = target.with_name(f"{target.name}.md")
     try:
-        if target.suffix.lower() == ".md":
-            raise ValueError(f"{target} would be the model card: give --output another ending")
+        if target.is_dir() or (target.exists() and target.samefile(options.model)):
+            raise ValueError(f"{target} is a folder or the model itself: give --output a new file")
         made = content(options.form, network.read(options.model))
         described = card(options.model, options.form).encode()
-        for path, written in {target: made, target.with_suffix(".md"): described}.items():
+        for path, written in {target: made, beside: described}.items():
             with atomic_write(path) as file:
                 file.write(written)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{target}: {len(made):,} bytes, its model card {target.with_suffix('.md')}")
+    print(f"{target}: {len(made):,} bytes, its model card {beside}")
     return 0
 
 
@@ -64,4 +65,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    print_anywhere()
     sys.exit(main())

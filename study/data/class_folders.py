@@ -69,7 +69,8 @@ def _folder(named: str) -> Path:
         raise ValueError(f"{named} can't be read: {error.strerror}") from error
     except (OSError, ValueError, RuntimeError):  # a NUL in it; the home of nobody
         pass
-    raise ValueError(f"{shown(named)} is no folder")
+    where = "" if Path(named).is_absolute() else f" in {shown(str(Path.cwd()))}"
+    raise ValueError(f"{shown(named)} is no folder{where}")
 
 
 def _class_folders(top: Path) -> list[Path]:

@@ -110,7 +110,7 @@ def is_finished(path: Path, profile: str, sha256: str) -> bool:
 def _keep_network(network: nn.Sequential, recipe: Recipe, seed: int, path: Path) -> None:
     """Seed 0 alone leaves its network, but where networks are compared."""
     kept = seed == 0 or recipe.name in {compared.name for compared in recipes.CODES}
-    if kept and recipe.epochs > 1 and models.binary_layers(network):
+    if kept and models.binary_layers(network):
         told = network_file.trained_on(recipe.dataset, data.LABELS.get(recipe.dataset, ()))
         with atomic_write(path) as file:
             file.write(network_file.save_network(network, build.file_shape(recipe), told))

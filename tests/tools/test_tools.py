@@ -325,9 +325,11 @@ def test_parameters_come_from_the_profile_and_are_of_the_defaults_kind(tmp_path)
     path = write(tmp_path, "01_toy")
     profile = path.parent / "params" / "quick.yaml"
     profile.write_text("defaults: {profile: quick, elsewhere: 1}\n01_toy: {rate: 1e-3}\n")
-    values = run_notebooks.parameters(path, "quick", True, {"seeds": 5})
+    values = run_notebooks.parameters(path, "quick", True, {"seeds": "5"})
     assert values == {"profile": "quick", "rate": 0.001, "retrain": True, "seeds": 5}
-    for name, value in (("seeds", 1.5), ("seeds", True), ("retrain", 1), ("rate", "fast")):
+    for name in ("set #2", "007", "no", "2024-05-01", "", "[1]"):  # YAML would read other values
+        assert run_notebooks.parameters(path, "quick", True, {"profile": name})["profile"] == name
+    for name, value in (("seeds", "1.5"), ("seeds", "yes"), ("retrain", "1"), ("rate", "fast")):
         with pytest.raises(ValueError, match=name):
             run_notebooks.parameters(path, "quick", True, {name: value})
     with pytest.raises(ValueError, match="elsewhere"):

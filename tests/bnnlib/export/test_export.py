@@ -222,11 +222,18 @@ def test_the_command_line_says_what_it_cannot_read(model, tmp_path, capsys):
     assert not (tmp_path / "n.c").exists()
 
 
-@pytest.mark.parametrize("name", ["card.md", "card.MD"])
-def test_an_export_is_not_written_where_its_model_card_goes(model, tmp_path, capsys, name):
-    assert main([str(model), "--c", "--output", str(tmp_path / name)]) == 2
-    assert f"{name} would be the model card" in capsys.readouterr().err
-    assert not (tmp_path / name).exists()
+def test_an_export_replaces_no_file_but_its_own(model, tmp_path, capsys):
+    notes, content = tmp_path / "small.md", model.read_bytes()
+    notes.write_text("mine")
+    for form in ("--c", "--js"):
+        assert main([str(model), form, "--output", str(tmp_path / f"small.{form[2:]}")]) == 0
+    cards = {path.name for path in tmp_path.glob("*.md")}
+    assert cards == {"small.md", "small.c.md", "small.js.md"} and notes.read_text() == "mine"
+    (tmp_path / "link").symlink_to(model)
+    for taken in (model, tmp_path, tmp_path / "link"):
+        assert main([str(model), "--c", "--output", str(taken)]) == 2
+        assert "is a folder or the model itself" in capsys.readouterr().err
+    assert model.read_bytes() == content
 
 
 def test_without_onnx_only_that_form_is_refused(model, tmp_path, monkeypatch, capsys):
