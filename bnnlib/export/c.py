@@ -14,7 +14,12 @@ WIDTH = 8  # numbers to a line
 
 
 def source(network: SignNetwork) -> str:
-    """The file's text, ASCII: about 3 characters for each byte of packed weights."""
+    """The file's text, ASCII: about 3 characters for each byte of packed weights.
+
+    Raises ValueError for a network whose scores follow a convolution directly.
+    """
+    if network.hidden[-1].convolves:
+        raise ValueError("its scores follow a convolution directly, which no C file computes here")
     pictures = trial_pictures(network.inputs)
     hidden, scores = inside(network, pictures)
     parts = {

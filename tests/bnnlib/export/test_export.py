@@ -8,13 +8,15 @@ import sys
 
 import numpy as np
 import pytest
+from torch import nn
 
-from bnnlib import export, network_file, packed
+from bnnlib import export, layers, network_file, packed
 from bnnlib.binarize import Binarization
 from bnnlib.export import c, js
 from bnnlib.export.__main__ import main
 from bnnlib.export.network import convert, inside, read, trial_pictures
 from bnnlib.layers import Normalization, ScaleInput
+from bnnlib.normalization import BatchNorm
 from tests.support.engine import expected, same
 from tests.support.random_networks import images, random_network, sized_network
 
@@ -220,6 +222,19 @@ def test_the_command_line_says_what_it_cannot_read(model, tmp_path, capsys):
     assert main([str(model), "--c", "--output", str(tmp_path / "n.c")]) == 2
     assert "small.safetensors is no intact network file" in capsys.readouterr().err
     assert not (tmp_path / "n.c").exists()
+
+
+def test_scores_right_behind_a_convolution_are_refused_in_c():
+    middle = [
+        layers.BinaryConv2d(1, 4),
+        layers.MaxPool2x2(),
+        BatchNorm(4),
+        layers.BinaryActivation(),
+    ]
+    last = [nn.Flatten(), layers.BinaryLinear(4 * 4 * 4, 3), BatchNorm(3)]
+    network = nn.Sequential(ScaleInput(), *middle, *last).eval()
+    with pytest.raises(ValueError, match="follow a convolution directly"):
+        c.source(convert(network, "small", (1, 8, 8)))
 
 
 def test_an_export_replaces_no_file_but_its_own(model, tmp_path, capsys):

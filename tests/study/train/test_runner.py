@@ -114,6 +114,7 @@ def test_without_retraining_only_what_exists_is_returned(fresh):
     path = runs.COMMITTED / SMOKE.name / "smoke" / "cpu-seed1.json"
     altered = replace(SMOKE, epochs=1)
     record = runner.run(altered, "smoke", 0)
+    assert runner.network_path(altered, "smoke", False)  # one epoch leaves a network, too
     assert runner.obtain(altered, "smoke", 2, retrain=False) == [record]
     runs.write_record(path, {k: v for k, v in record.items() if k != "digest"})
     assert len(runner.obtain(SMOKE, "smoke", 3, retrain=False)) == 1
