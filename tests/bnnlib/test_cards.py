@@ -91,4 +91,4 @@ def test_an_export_has_its_card_beside_it(form, tmp_path):
     target = tmp_path / f"out.{form}"
     model = str(written(tmp_path, SMALL["mlp"]))
     assert main([model, f"--{form}", "--output", str(target)]) == 0
-    assert f"export as {cards.FORMS[form]}" in target.with_suffix(".md").read_text("utf-8")
+    assert f"export as {cards.FORMS[form]}" in (tmp_path / f"out.{form}.md").read_text("utf-8")

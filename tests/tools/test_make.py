@@ -153,14 +153,15 @@ def test_a_python_that_is_missing_ends_in_one_sentence():
     assert done.returncode != 0 and done.stdout == "No Python 3.99 on PATH that starts.\n"
 
 
-def test_ci_calls_make_test_with_a_browser_and_nothing_else():
+def test_ci_calls_make_test_with_a_browser_and_real_images_and_nothing_else():
     commands = [
         line
         for line in (ROOT / ".ci" / "run").read_text().splitlines()
         if line and not line.startswith(("#", "set ", "cd "))
     ]
     assert commands[0] == "if ! command -v chromium >/dev/null; then"
-    assert [line.split()[0] for line in commands[1:-1]] == ["apt-get", "apt-get", "fi"]
+    assert [line.split()[0] for line in commands[1:-2]] == ["apt-get", "apt-get", "fi"]
+    assert commands[-2].startswith("make data || true")
     assert commands[-1] == "make test"
     assert shutil.which("make") and os.access(ROOT / ".ci" / "run", os.X_OK)
     assert "make test" in Path(ROOT / "README.md").read_text()
