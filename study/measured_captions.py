@@ -82,7 +82,7 @@ def cosines(frame: pd.DataFrame) -> str:
 
 
 def lost_steps(longest: Mapping[str, pd.Series], bits: Sequence[int]) -> str:
-    """From which epoch on bits lose nearly every step; a network -> its longest step by epoch."""
+    """Tell when bits begin to lose nearly every step; a network -> its longest step by epoch."""
     parts = []
     for network, steps in longest.items():
         lost = {each: steps.index[steps < 1 / (2**each - 1)] for each in bits}
@@ -177,7 +177,7 @@ def sweep(machine: str, speed: pd.DataFrame, bound: str, library: pd.Series) -> 
 
 
 def extrapolated(shares: pd.Series, as_wide: bool) -> str:
-    """What filters drawn as often as a network's would share at the paper's widths.
+    """Tell how many filters, drawn as often as a network's, would differ at the paper's widths.
 
     shares: the last row of `filters.extrapolation`; as_wide: the network has those widths itself.
     """

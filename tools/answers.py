@@ -92,7 +92,7 @@ class Told:
 
 
 def _in_short(device: str | None) -> str:
-    """What stands in brackets in a device's name, its generation; else all of the name."""
+    """Generation in a device's name, which stands in brackets there; else the whole name."""
     found = re.search(r"\(([^()]+)\)$", device or "")
     return found[1] if found else device or "computed"
 

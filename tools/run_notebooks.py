@@ -116,7 +116,7 @@ def defaults_of(notebook: Path) -> dict:
 
 
 def _read(name: str, text: str, default):
-    """What the command line gives for a parameter with that default."""
+    """Value that the command line gives to a parameter with that default."""
     return text if isinstance(default, str) else read_yaml(text, name)
 
 
