@@ -34,7 +34,9 @@ from bnnlib.normalization import (
     ShiftBatchNorm,
 )
 from bnnlib.variants import PolynomialActivation, ScaledBinaryLinear
+from bnnlib.words import take_words
 
+NETWORKS = ("mlp", "convnet")
 CLASSES = 10
 MLP_SIDE = 28
 MLP_INPUTS = MLP_SIDE**2
@@ -49,6 +51,7 @@ class LayerFactory:
     """A factory of a network's layers, binary or not, with the generators that they draw from.
 
     `init` draws initial weights on the CPU; `noise` draws during training on the network's device.
+    Choices may be given by their words; raises ValueError for an unknown one.
     """
 
     weights: Binarization
@@ -60,6 +63,9 @@ class LayerFactory:
     initialization: Initialization = Initialization.UNIFORM
     filter_scale: bool = False  # XNOR-Net's, of dense binary layers
     polynomial_gradient: bool = False  # Bi-Real Net's, of binary activations
+
+    def __post_init__(self):
+        take_words(self)
 
     def _options(self, inputs: InputValues) -> dict:
         """Keyword arguments of a binary layer that reads such inputs."""
@@ -131,8 +137,10 @@ class LayerFactory:
 
 def image_shape(network: str, side: int = 0, channels: int = 0) -> tuple[int, ...]:
     """Shape an "mlp" or a "convnet" reads; 0: as the paper's. (S, S) for an MLP of grey images,
-    (1, S, S) for a ConvNet of such, (3, S, S) for RGB.
+    (1, S, S) for a ConvNet of such, (3, S, S) for RGB. Raises ValueError for another network.
     """
+    if network not in NETWORKS:
+        raise ValueError(f"network {network!r} is neither mlp nor convnet")
     side = side or (CONVNET_SIDE if network == "convnet" else MLP_SIDE)
     channels = channels or (CONVNET_CHANNELS if network == "convnet" else 1)
     return (side, side) if network == "mlp" and channels == 1 else (channels, side, side)
@@ -233,7 +241,7 @@ def build(
     classes: int = CLASSES,
 ) -> nn.Sequential:
     """The network that a recipe's fields of these names describe; a side or channels of 0: those of
-    the paper's network. Raises ValueError as `require_images` does.
+    the paper's network. Raises ValueError as `image_shape` and `require_images` do.
     """
     shape = image_shape(network, side, channels)
     require_images(network, len(hidden) if network == "convnet" else 0, shape, classes)

@@ -174,8 +174,6 @@ def _from_shape(shape: dict, tensors: dict[str, Tensor]) -> nn.Sequential:
 
     Raises ValueError for a shape of no network, or of more layers than there are tensors.
     """
-    if shape["network"] not in ("mlp", "convnet"):
-        raise ValueError(f"network {shape['network']!r} is neither mlp nor convnet")
     if len(shape["hidden"]) > len(tensors):
         raise ValueError(f"{len(shape['hidden'])} hidden layers in {len(tensors)} tensors")
     generator = torch.Generator()  # it never draws after this

@@ -36,6 +36,8 @@ class Optimizer:
     adaMax_binary_clip_shift.lua:67-71). The state is `t` in each of `param_groups`, and `moments`.
     A group's gradients are rounded to `gradient_bits` before the update, its parameters to
     `latent_bits` after it, 0 being float32; with a generator, `noise`, stochastically.
+    Raises ValueError for an unknown rule, and for a group that has no `params` or keys that are
+    not read here, such as torch's `lr`.
     It derives from no class of torch, whose optimizers import its compiler: 150 MB and seconds.
     """
 
@@ -48,8 +50,8 @@ class Optimizer:
     ):
         defaults = {"learning_rate": learning_rate, "scale": 1.0, "clip": False, "t": 0}
         defaults |= {"latent_bits": 0, "gradient_bits": 0, "latent": False}
-        self.param_groups = [defaults | group for group in groups]
-        self.rule = rule
+        self.param_groups = [_completed(group, defaults) for group in groups]
+        self.rule = Rule(rule)
         self.noise = noise
         self.moments: dict[Tensor, dict[str, Tensor]] = {}  # parameter -> m and v
         self.one_pass: OnePass | None = None  # on a GPU, from the first step on
@@ -130,6 +132,16 @@ class Optimizer:
         if parameter not in self.moments:
             self.moments[parameter] = {name: torch.zeros_like(parameter) for name in "mv"}
         return self.moments[parameter]["m"], self.moments[parameter]["v"]
+
+
+def _completed(group: dict, defaults: dict) -> dict:
+    """A group with all its keys, its parameters in a list, which can be walked through again."""
+    known = {"params", *defaults}
+    if "params" not in group or not group.keys() <= known:
+        raise ValueError(f"a group has params and {', '.join(defaults)}; got {', '.join(group)}")
+    params = group["params"]
+    listed = [params] if isinstance(params, Tensor) else list(params)
+    return defaults | group | {"params": listed}
 
 
 def _schedule(group: dict) -> tuple[int, float, float]:

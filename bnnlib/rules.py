@@ -49,9 +49,9 @@ def shifted_step(
 
 def step_size(rule: Rule, t: int, learning_rate: float, scale: float) -> float:
     """A rule's factor in step t, counted from 1, with the rule's own betas."""
-    if rule is Rule.ADAM:
+    if rule == Rule.ADAM:
         return adam_step(t, learning_rate, scale)
-    beta1 = PRINTED_BETA1 if rule is Rule.ADAMAX_PRINTED else 0.9
+    beta1 = PRINTED_BETA1 if rule == Rule.ADAMAX_PRINTED else 0.9
     return shifted_step(t, learning_rate, scale, beta1)
 
 

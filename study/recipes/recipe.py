@@ -6,10 +6,11 @@ from enum import StrEnum
 
 from bnnlib.binarize import Binarization
 from bnnlib.layers import Initialization, Normalization
-from bnnlib.models import CLASSES, image_shape, require_images
+from bnnlib.models import CLASSES, NETWORKS, image_shape, require_images
 from bnnlib.optim import Clip, Multiplier
 from bnnlib.rounding import Rounding
 from bnnlib.rules import Rule
+from bnnlib.words import take_words
 
 
 class Preprocessing(StrEnum):
@@ -60,6 +61,7 @@ class Recipe:
     polynomial_gradient: bool = False  # of the sign of activations: 2 - 2 |r| where |r| <= 1
 
     def __post_init__(self):
+        take_words(self)
         _check_network(self)
         _check_training(self)
         _check_schedule(self)
@@ -77,7 +79,7 @@ def _require(recipe: Recipe, name: str, holds: bool, rule: str) -> None:
 def _check_network(recipe: Recipe) -> None:
     linear = recipe.network == "mlp" and recipe.activations is Binarization.NONE
     positive = all(width > 0 for width in recipe.hidden)
-    _require(recipe, "network", recipe.network in ("mlp", "convnet"), "must be mlp or convnet")
+    _require(recipe, "network", recipe.network in NETWORKS, "must be mlp or convnet")
     _require(recipe, "hidden", positive, "must be positive")
     rule = "must have a layer, but in an mlp without binary activations"
     _require(recipe, "hidden", linear or len(recipe.hidden) > 0, rule)

@@ -13,6 +13,7 @@ from torch import nn
 from bnnlib.binarize import Binarization
 from bnnlib.layers import BinaryActivation, BinaryConv2d, Dropout, MaxPool2x2, Normalization
 from bnnlib.models import LayerFactory, binary_layers, convnet, mlp
+from bnnlib.models import build as build_plain
 from bnnlib.network_file import load_network, pack_bits, save_network, unpack_bits
 from bnnlib.normalization import (
     BatchNorm,
@@ -94,6 +95,21 @@ def test_float_twin_has_the_same_shape_and_no_binary_layer():
     assert not binary_layers(twin_network)
     assert [p.shape for p in twin_network.parameters()] == [p.shape for p in network.parameters()]
     assert twin_network(images((3, 32, 32))).shape == (8, 10)
+
+
+def test_a_network_s_choices_may_be_given_by_their_words():
+    words = parts("deterministic", "none")
+    assert words == replace(parts(DETERMINISTIC, NONE), init=words.init, noise=words.noise)
+    shape = str(mlp(words, (21, 13)))
+    assert shape == str(mlp(parts(DETERMINISTIC, NONE), (21, 13)))
+    assert "ReLU" in shape and "BinaryActivation" not in shape
+    with pytest.raises(ValueError, match="'binary' is not a valid Binarization"):
+        parts("binary")
+
+
+def test_a_misspelt_network_is_refused():
+    with pytest.raises(ValueError, match="'convet' is neither mlp nor convnet"):
+        build_plain(parts(), "convet", (9,), 17)
 
 
 def test_building_a_network_leaves_the_global_generator_alone():

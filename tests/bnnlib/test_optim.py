@@ -230,6 +230,40 @@ def test_without_bits_nothing_is_drawn_and_stochastic_rounding_needs_a_generator
         build_optimizer(ROUNDED, network)
 
 
+def one_step(groups, rule):
+    parameters = torch.nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        parameters.weight.fill_(0.5)
+    parameters.weight.grad = torch.ones(2, 3)
+    optim.Optimizer(groups(parameters), rule, 2**-4).step()
+    return parameters.weight.detach()
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        lambda network: [{"params": network.parameters()}],  # a generator, used up by one walk
+        lambda network: [{"params": network.weight}],
+        lambda network: ({"params": (p,)} for p in network.parameters()),
+    ],
+)
+@pytest.mark.parametrize("rule", Rule)
+def test_parameters_come_in_any_form_and_rules_by_their_word(groups, rule):
+    expected = one_step(lambda network: [{"params": [network.weight]}], rule)
+    assert (expected < 0.5).all()
+    assert torch.equal(one_step(groups, str(rule)), expected)
+
+
+def test_an_optimizer_refuses_what_it_would_not_read():
+    weight = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"a group has params and learning_rate.*got params, lr"):
+        optim.Optimizer([{"params": [weight], "lr": 0.1}], Rule.ADAM, 0.1)
+    with pytest.raises(ValueError, match="a group has params"):
+        optim.Optimizer([{"scale": 2.0}], Rule.ADAM, 0.1)
+    with pytest.raises(ValueError, match="'sgd' is not a valid Rule"):
+        optim.Optimizer([{"params": [weight]}], "sgd", 0.1)
+
+
 def test_what_is_not_learned_has_no_group():
     recipe = replace(SMALL, batch_norm=Normalization.STATISTICS)
     network = build.build_network(recipe, 0)

@@ -128,8 +128,9 @@ def test_what_the_torch7_code_does_beyond_the_papers_words():
 
 def test_a_recipe_is_json_and_back():
     for recipe in RECIPES:
-        again = json.loads(json.dumps(asdict(recipe)))
-        assert {**asdict(recipe), "hidden": list(recipe.hidden)} == again
+        read = json.loads(json.dumps(asdict(recipe)))
+        again = recipes.Recipe(**read | {"hidden": tuple(read["hidden"])})
+        assert repr(again) == repr(recipe)  # which tells a choice from its word
 
 
 @pytest.mark.parametrize("profile", recipes.PROFILES)
@@ -241,6 +242,11 @@ def test_every_recipe_takes_a_step_at_smoke_size(recipe):
 def test_impossible_recipes_are_refused_by_name(change):
     with pytest.raises(ValueError, match=rf"mnist-theano: {next(iter(change))}"):
         replace(MNIST_THEANO, **change)
+
+
+def test_an_unknown_choice_is_refused():
+    with pytest.raises(ValueError, match="'adamw' is not a valid Rule"):
+        replace(MNIST_THEANO, optimizer="adamw")
 
 
 def test_a_batch_of_one_is_refused_where_it_is_normalized_alone():

@@ -1,26 +1,24 @@
 """A binary layer's product with its input, on bits, and both gradients, by look-up. CPU only.
 
-The input (B, C) or (B, C, H, W) holds signs, or (B, C) {-2, 0, 2} behind a dropout of one half;
-weights (out, in) or (out, in, 3, 3) count by their signs, and are read fastest where their memory
-is (taps, in, out). Sums of the forward pass are exact: of signs those of the packed kernels, behind
-a dropout int16 ones by look-up. `bnnlib.functional` makes a differentiable function of it.
+The input (B, C) or (B, C, H, W) holds signs, or (B, C) {-2, 0, 2} behind a dropout of one half, or
+signs while that is off; weights (out, in) or (out, in, 3, 3) count by their signs, and are read
+fastest where their memory is (taps, in, out). Sums of the forward pass are exact: of signs those of
+the packed kernels, behind a dropout int16 ones by look-up. `bnnlib.functional` makes a
+differentiable function of it.
 """
 
-import sys
 import threading
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bnnlib.kernels import cpu
-from bnnlib.kernels.cpu import lut_codes, lut_matmul, lut_tables, round_up
+from bnnlib.kernels.cpu import gradient_memory, lut_codes, lut_matmul, lut_tables, round_up
 from bnnlib.kernels.cpu.lut_tables import OUTPUTS_PER_STEP
 from bnnlib.kernels.cpu.parallel_for import in_parts
 
 LANES = {torch.int16: 16, torch.float32: 8}  # of a vector
-UNSHARED_REFERENCES = 2  # to an array, as Python counts: its holder's and that of the question
 COLUMNS_PER_TILE = 2 * LANES[torch.float32]  # of a weight's gradient: they are summed together
 
 
@@ -29,11 +27,18 @@ def product(x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
 
     Raises ValueError for a NaN, which has no sign.
     """
-    if not dropped:
+    if not (dropped and _is_even(x)):
         return _on_bits(x, weight)
     if _holds_nan(x) or _holds_nan(weight):
         raise ValueError("a NaN has no sign")
     return _shifted(x, _Grid(x), _column_codes(weight), weight.shape[0], torch.int16)
+
+
+def _is_even(x: Tensor) -> bool:
+    """Whether x (B, C) holds {-2, 0, 2} and no signs, which its first number tells: a dropout that
+    is on leaves no sign as it was, and one that is off leaves all.
+    """
+    return x.numel() > 0 and bool(x[0, 0].abs() != 1)
 
 
 def _holds_nan(x: Tensor) -> bool:
@@ -77,11 +82,11 @@ def _on_bits(x: Tensor, weight: Tensor) -> Tensor:
     words = cpu.pack_signs(_channels_last(x))
     tiles = cpu.pack_weights(weight)
     if x.dim() == 2:
-        out = torch.empty(len(x), len(weight))
+        out = torch.empty(len(x), len(weight), dtype=torch.float32)
         cpu.xnor_matmul(words, tiles, weight.shape, None, out)
         return out
     shape = len(x), len(weight), *x.shape[2:]
-    out = torch.empty(shape, memory_format=torch.channels_last)
+    out = torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
     cpu.xnor_conv2d(words, tiles, weight.shape, 1, 1, None, _channels_last(out))
     return out
 
@@ -134,7 +139,8 @@ def _shifted(x: Tensor, grid: _Grid, codes: Tensor, outputs: int, dtype) -> Tens
     Each tap reads opposite to where it is, as the gradient of a convolution's input does.
     """
     layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-    out = torch.empty(len(x), outputs, *x.shape[2:], memory_format=layout)
+    shape = len(x), outputs, *x.shape[2:]
+    out = torch.empty(shape, dtype=torch.float32, memory_format=layout)
     vectors = _vectors(grid, LANES[dtype])
     images = grid.images_of(x.to(dtype))
     sums = grid.images_of(out)
@@ -161,13 +167,14 @@ def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> T
     Its memory is (taps, in, out); weight: the one whose gradient it is, for its memory alone.
     """
     grid = _Grid(x)
+    dropped = dropped and _is_even(x)
     group = 3 if dropped else 4
     grads = _in_groups(2 * grad if dropped else grad, grid, group)
     codes = _trit_codes(x) if dropped else _sign_codes(x, grid)
-    start = torch.zeros(grid.taps, grads.shape[1])
+    start = grads.new_zeros(grid.taps, grads.shape[1])
     if grid.border:
         start[:, : grad.shape[1]] = _off_the_image(_channels_last(grad))
-    memory = _memory(weight, gradient_shape(weight))
+    memory = gradient_memory.memory_of(weight, gradient_shape(weight))
     out = torch.from_numpy(memory)
     arrays = grads.numpy(), codes.numpy(), start.numpy(), group, memory
     tiles = grads.shape[1] // COLUMNS_PER_TILE
@@ -201,29 +208,6 @@ def _in_groups(grad: Tensor, grid: _Grid, group: int) -> Tensor:
     return rows.flatten(0, 1).contiguous()
 
 
-class _Kept:
-    """Memory that a weight keeps for its gradients; its copies begin without any."""
-
-    def __init__(self, memory: np.ndarray | None = None):
-        self.memory = memory
-
-    def __reduce__(self):
-        return _Kept, ()
-
-
-def _memory(weight: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
-    """Memory for a gradient: the previous one's if nobody holds it any longer, else fresh memory.
-
-    Fresh memory of this size comes page by page from the system, which takes as long as filling it.
-    Every tensor that lies in the memory holds the array, whoever made it, and so it is counted.
-    """
-    kept = weight.__dict__.setdefault("gradient_memory", _Kept())
-    fits = kept.memory is not None and kept.memory.shape == shape
-    if not fits or sys.getrefcount(kept.memory) > UNSHARED_REFERENCES:
-        kept.memory = torch.empty(shape).numpy()
-    return kept.memory
-
-
 def _sign_codes(x: Tensor, grid: _Grid) -> Tensor:
     """x in {-1, +1} (B, C, ...) int8 -> codes (groups of 4 positions, taps * whole steps of C)."""
     groups = grid.images * grid.height * (round_up(grid.width, 4) // 4)
@@ -250,7 +234,7 @@ def _off_the_image(grads: Tensor) -> Tensor:
     """
     ends = torch.stack([grads[:, 0], grads[:, -1]], 1).sum(0)  # (2, W, N): the first and last row
     sides = torch.stack([grads[:, :, 0], grads[:, :, -1]], 2).sum((0, 1))
-    off = torch.zeros(3, 3, grads.shape[3])
+    off = grads.new_zeros(3, 3, grads.shape[3])
     off[::2] += ends.sum(1)[:, None]
     off[:, ::2] += sides
     off[::2, ::2] -= ends[:, [0, -1]]
