@@ -28,7 +28,7 @@ class InputValues(StrEnum):
     REAL = "real"
     SIGNS = "signs"  # -1 and +1
     DRAWN = "drawn"  # the same, drawn
-    DROPPED = "dropped"  # -2, 0 and +2: signs behind a dropout of one half
+    DROPPED = "dropped"  # -2, 0 and +2: signs behind a dropout of one half; signs while it is off
 
 
 def arithmetic(device: str) -> str:
@@ -61,16 +61,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, values: InputValues) 
 
     weight: latent, or drawn signs, float32 or float64. The sums are of its dtype, under
     torch.autocast, too, which would round them. The gradient of the weight is that of its signs,
-    unchanged. A NaN goes on to the sums. Raises ValueError for a weight of fewer bits.
+    unchanged. A NaN goes on to the sums. Raises ValueError for a weight of fewer bits, and for
+    unknown values.
     """
     _require_exact(weight)
+    values = InputValues(values)
     if _is_cast(x):
         with torch.autocast(x.device.type, enabled=False):
             return linear(x.to(weight.dtype), weight, bias, values)
     if _pays(x, weight, values, len(x)):
         sums = _look_up(x, weight, values)
         return sums if bias is None else sums.add_(bias)
-    if _on_tensor_cores(x, values):
+    if _on_tensor_cores(x, weight, values):
         sums = TensorCoreProduct.apply(x, weight, signs_of(weight))
         return sums if bias is None else sums + bias
     return F.linear(x, binarize(weight, cancel=False), bias)
@@ -83,13 +85,14 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, values: InputValues) 
     would have drawn them: the layout of its input decides in which order it sums a gradient.
     """
     _require_exact(weight)
+    values = InputValues(values)
     if _is_cast(x):
         with torch.autocast(x.device.type, enabled=False):
             return conv2d(x.to(weight.dtype), weight, bias, values)
     if _pays(x, weight, values, x[:, 0].numel()):
         sums = _look_up(x, weight, values)
         return sums if bias is None else sums.add_(bias[:, None, None])
-    if _on_tensor_cores(x, values):
+    if _on_tensor_cores(x, weight, values):
         sums = TensorCoreProduct.apply(x, weight, signs_of(weight))
         return sums if bias is None else sums + bias[:, None, None]
     x = x.contiguous() if values is InputValues.DRAWN else x
@@ -111,9 +114,10 @@ def _require_exact(weight: Tensor) -> None:
         )
 
 
-def _on_tensor_cores(x: Tensor, values: InputValues) -> bool:
+def _on_tensor_cores(x: Tensor, weight: Tensor, values: InputValues) -> bool:
     """Whether a GPU's tensor cores sum this layer without loss: what it reads is signs."""
-    return x.device.type == "cuda" and values is not InputValues.REAL
+    reads_signs = values is not InputValues.REAL
+    return x.device.type == "cuda" and reads_signs and x.dim() == weight.dim()
 
 
 class TensorCoreProduct(torch.autograd.Function):
@@ -155,6 +159,8 @@ def _pays(x: Tensor, weight: Tensor, values: InputValues, positions: int) -> boo
         dispatch.AVAILABLE
         and values is not InputValues.REAL
         and x.device.type == "cpu"
+        and x.dim() == weight.dim()
+        and (values is not InputValues.DROPPED or x.dim() == 2)
         and x.dtype == weight.dtype == torch.float32
         and largest <= LARGEST_SUM
         and min(weight.shape[:2]) >= FEWEST_CHANNELS

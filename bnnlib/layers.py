@@ -55,6 +55,7 @@ class BinaryLayer(nn.Module):
     """The common part of `BinaryLinear` and `BinaryConv2d`: latent weights, bias, and their signs.
 
     shape: of the weights, (out, in) or (out, in, 3, 3). `update_scale` is Glorot's multiplier.
+    Raises ValueError for an unknown initialization or unknown inputs.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class BinaryLayer(nn.Module):
     ):
         super().__init__()
         _require_flag(bias)
-        weight, start = _initial_values(shape, init, initialization)
+        weight, start = _initial_values(shape, init, Initialization(initialization))
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(start) if bias else None
         self.noise = noise
-        self.inputs = inputs
+        self.inputs = InputValues(inputs)
         area = math.prod(shape[2:])
         self.update_scale = glorot_multiplier(area * shape[1], area * shape[0])
 
@@ -86,9 +87,9 @@ class BinaryLayer(nn.Module):
         return self.binary_weight() if drawn else self.weight
 
     def values(self) -> InputValues:
-        """The kind of numbers that the input holds in this pass: noise acts in training only."""
-        noisy = self.inputs in (InputValues.DROPPED, InputValues.DRAWN)
-        return InputValues.SIGNS if noisy and not self.training else self.inputs
+        """The kind of numbers that the input holds in this pass: drawn ones in training only."""
+        drawn = self.inputs == InputValues.DRAWN
+        return InputValues.SIGNS if drawn and not self.training else self.inputs
 
 
 def _initial_values(
@@ -203,11 +204,14 @@ class Dropout(nn.Module):
     """x -> x with each entry zeroed with probability `rate`, the rest divided by 1 - rate.
 
     Behind a binarization this gives {0, +-1/(1 - rate)}, as in the authors' code
-    (mnist.py:130-156). `noise`: what it draws from, torch's own generator by default.
+    (mnist.py:130-156). `noise`: what it draws from, torch's own generator by default. Raises
+    ValueError for a rate outside [0, 1).
     """
 
     def __init__(self, rate: float, noise: Generator | None = None):
         super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"a dropout's rate lies in [0, 1), which {rate} doesn't")
         self.rate = rate
         self.noise = noise
 

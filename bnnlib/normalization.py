@@ -109,10 +109,13 @@ class ShiftNormalize(torch.autograd.Function):
     with $AP2(C)$ for $C$ and $s$ for $1/\sigma$: with $g$ the gradient of $y$,
     $g_x = AP2(\gamma)\, s\, (g - \bar g - AP2(C)\, s^2\, \overline{g\, AP2(C)})$,
     $g_\gamma = \sum g\, AP2(s\, C)$, $g_\beta = \sum g$; bars are means over the batch.
+    Raises ValueError for an empty batch, which has no mean.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, gamma: Tensor, beta: Tensor, eps: float):
+        if x.numel() == 0:
+            raise ValueError(f"a batch of shape {tuple(x.shape)} has nothing to normalize")
         mean = parallel.mean(x.mean(_axes(x)))
         spread = shift_norm.spread(x, mean)
         variance = parallel.mean(spread.mean(_axes(x)))

@@ -64,7 +64,7 @@ def _trace_sums(like: Tensor, outputs: int) -> Tensor:
     """Uninitialized float32 (B, outputs, ...), images with channels last."""
     layout = torch.channels_last if like.dim() == 4 else torch.contiguous_format
     shape = len(like), outputs, *like.shape[2:]
-    return torch.empty(shape, device=like.device, memory_format=layout)
+    return torch.empty(shape, dtype=torch.float32, device=like.device, memory_format=layout)
 
 
 def _trace_product(x: Tensor, weight: Tensor, dropped: bool) -> Tensor:
@@ -97,7 +97,7 @@ def _input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
 def _trace_weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, dropped: bool) -> Tensor:
     from bnnlib.kernels.cpu import sign_matmul
 
-    memory = torch.empty(sign_matmul.gradient_shape(weight), device=grad.device)
+    memory = grad.new_empty(sign_matmul.gradient_shape(weight))
     return sign_matmul.in_shape_of(weight, memory)
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bnnlib.binarize import Binarization
-from bnnlib.functional import InputValues
 from bnnlib.layers import BinaryActivation, BinaryLayer
 from study import recipes
 from study.data.training_data import Images
@@ -71,18 +70,14 @@ def _drawing(network: nn.Module, generator: Generator) -> Iterator[None]:
     """A network in evaluation whose stochastic layers draw from the generator all the same."""
     binary = BinaryLayer | BinaryActivation
     layers = [m for m in network.modules() if isinstance(m, binary) and m.noise is not None]
-    before = [(layer.noise, getattr(layer, "inputs", None)) for layer in layers]
+    before = [layer.noise for layer in layers]
     network.eval()
     for layer in layers:
         layer.noise = generator
         layer.training = True
-        if getattr(layer, "inputs", None) is InputValues.DROPPED:  # there is no dropout now
-            layer.inputs = InputValues.SIGNS
     try:
         yield
     finally:
-        for layer, (noise, inputs) in zip(layers, before, strict=True):
+        for layer, noise in zip(layers, before, strict=True):
             layer.noise = noise
-            if inputs is not None:
-                layer.inputs = inputs
         network.eval()

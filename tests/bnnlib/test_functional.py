@@ -62,7 +62,7 @@ def check(x: Tensor, weight: Tensor, values: InputValues) -> None:
     multiply = functional.linear if x.dim() == 2 else functional.conv2d
     sums = multiply(x, weight, bias, values)
     assert "SignProduct" in str(sums.grad_fn.next_functions) or "SignProduct" in str(sums.grad_fn)
-    grad = torch.randn(sums.shape, generator=torch.Generator().manual_seed(2))
+    grad = torch.randn(sums.shape, generator=torch.Generator().manual_seed(2)).float()
     found = torch.autograd.grad(sums, (x, weight), grad)
     expected = exact(x.detach(), weight.detach(), bias, grad)
     assert torch.equal(sums.double(), expected[0])
@@ -174,6 +174,43 @@ def test_other_inputs_take_torch_s_own_product(x, weight, values):
     sums = functional.linear(x, weight.requires_grad_(), torch.zeros(len(weight)).to(x), values)
     assert "SignProduct" not in str(sums.grad_fn)
     assert torch.equal(sums, x @ weight.detach().t())
+
+
+@pytest.mark.parametrize("values", InputValues)
+def test_the_kind_of_inputs_may_be_given_by_its_word(values):
+    x = 2 * inputs((9, 30), InputValues.SIGNS) if values is InputValues.REAL else None
+    x = inputs((9, 30), InputValues.SIGNS) if x is None else x
+    weight = weights((40, 30))
+    sums = functional.linear(x, weight, None, str(values))
+    assert torch.equal(sums, functional.linear(x, weight, None, values))
+    assert torch.equal(sums, x @ sign(weight).t())
+    with pytest.raises(ValueError, match="not a valid InputValues"):
+        functional.linear(x, weight, None, "sign")
+
+
+def test_further_axes_of_an_input_are_torch_s():
+    x = inputs((4, 9, 30), InputValues.SIGNS)
+    weight = weights((40, 30))
+    sums = functional.linear(x, weight, torch.ones(40), InputValues.SIGNS)
+    assert torch.equal(sums, F.linear(x, sign(weight), torch.ones(40)))
+    images = inputs((4, 30, 6, 5), InputValues.DROPPED)  # no look-up for them
+    image = inputs((30, 6, 5), InputValues.SIGNS)
+    filters = weights((40, 30, 3, 3))
+    sums = functional.conv2d(image, filters, None, InputValues.SIGNS)
+    assert torch.equal(sums, F.conv2d(image, sign(filters), padding=1))
+    sums = functional.conv2d(images, filters, None, InputValues.DROPPED)
+    assert torch.equal(sums, F.conv2d(images, sign(filters), padding=1))
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (8, 12, 3, 3)])
+def test_float32_layers_stay_so_under_another_default(shape):
+    x = inputs((5, shape[1], *(6, 6)[: len(shape) - 2]), InputValues.SIGNS)
+    weight = weights(shape)
+    torch.set_default_dtype(torch.float64)
+    try:
+        check(x, weight, InputValues.SIGNS)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (8, 12, 3, 3), (1, 1), (32, 64)])

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 import twin
 
+from bnnlib import functional
+from bnnlib.functional import InputValues
 from bnnlib.kernels import dispatch
 from bnnlib.layers import (
     BinaryActivation,
@@ -107,6 +109,40 @@ def test_dropout_behind_a_binarization_gives_zero_and_plus_minus_two():
     assert set(dropped.unique().tolist()) == {-2.0, 0.0, 2.0}
     assert abs((dropped == 0).double().mean().item() - 0.5) < 0.025  # five standard deviations
     assert Dropout(0.5, generator()).eval()(x) is x
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, math.nan])
+def test_a_dropout_that_keeps_nothing_or_more_than_all_is_refused(rate):
+    with pytest.raises(ValueError, match=r"lies in \[0, 1\)"):
+        Dropout(rate)
+
+
+@pytest.mark.parametrize("layer_learns", [True, False])
+@pytest.mark.parametrize("dropout_acts", [True, False])
+def test_a_dropout_and_the_layer_behind_it_need_not_be_in_one_mode(
+    dropout_acts, layer_learns, monkeypatch
+):
+    """Monte Carlo dropout draws in evaluation; fine-tuning may freeze one of the two."""
+    monkeypatch.setattr(functional, "FEWEST_PRODUCTS", 0)
+    layer = BinaryLinear(128, 64, inputs=InputValues.DROPPED).train(layer_learns)
+    signs = F.hardtanh(torch.randn(32, 128, generator=generator(1))).sign()
+    x = Dropout(0.5, generator()).train(dropout_acts)(signs).requires_grad_()
+    assert x.unique().tolist() == ([-2, 0, 2] if dropout_acts else [-1, 1])
+    grad = torch.randint(-9, 10, (32, 64), generator=generator(2)).float()
+    layer(x).backward(grad)
+    weight = layer.weight.detach().sign()
+    assert torch.equal(layer(x), x @ weight.t() + layer.bias)
+    assert torch.equal(x.grad, grad @ weight)
+    assert torch.equal(layer.weight.grad, grad.t() @ x)
+
+
+def test_choices_may_be_given_by_their_words():
+    named = BinaryLinear(9, 5, init=generator(), initialization="torch7", inputs="signs")
+    layer = BinaryLinear(9, 5, init=generator(), initialization=Initialization.TORCH7)
+    assert torch.equal(named.bias, layer.bias) and named.inputs is InputValues.SIGNS
+    for wrong in ({"inputs": "sign"}, {"initialization": "uniformly"}):
+        with pytest.raises(ValueError, match="is not a valid"):
+            BinaryConv2d(3, 4, **wrong)
 
 
 def test_input_is_scaled_to_plus_minus_one():

@@ -114,6 +114,15 @@ def test_the_average_of_the_inverse_std_is_rounded_at_test_alone():
     assert torch.equal(layer.inv_std, first)
 
 
+@pytest.mark.parametrize("norm", [ShiftBatchNorm(5, 1.0), PrintedShiftBatchNorm(5)])
+@pytest.mark.parametrize("shape", [(0, 5), (0, 5, 4, 4)])
+def test_an_empty_batch_is_refused_and_leaves_the_averages(norm, shape):
+    before = [average.clone() for average in norm.buffers()]
+    with pytest.raises(ValueError, match=r"a batch of shape \(0, 5.* has nothing to normalize"):
+        norm(torch.empty(shape))
+    assert all(map(torch.equal, norm.buffers(), before))
+
+
 def test_the_last_layers_is_torchs_own():
     layer, reference = OrdinaryBatchNorm(10, generator()), nn.BatchNorm1d(10, 1e-5, 0.1)
     assert 0 <= layer.gamma.min() and layer.gamma.max() < 1 and layer.gamma.std() > 0.1

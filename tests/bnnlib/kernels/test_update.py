@@ -201,7 +201,7 @@ def test_a_captured_step_reads_the_signs_that_the_last_one_left(monkeypatch):
 
     monkeypatch.setattr(dispatch, "AVAILABLE", False)
     monkeypatch.setattr(one_pass, "fits", lambda _: True)
-    reads_signs = lambda x, values: values is not functional.InputValues.REAL  # noqa: E731
+    reads_signs = lambda x, weight, values: values is not functional.InputValues.REAL  # noqa: E731
     monkeypatch.setattr(functional, "_on_tensor_cores", reads_signs)
     recipe = recipes.at_profile(recipes.MNIST_THEANO, "smoke")
     recipe = replace(recipe, hidden=(160, 160), hidden_dropout=0.0, input_dropout=0.0)

@@ -172,7 +172,7 @@ def test_a_step_at_paper_size_waits_for_nothing(name, monkeypatch):
     build.on_device(state.network, "meta")
     draw = torch.rand
     monkeypatch.setattr(torch, "rand", lambda *given, generator, **named: draw(*given, **named))
-    reads_signs = lambda x, values: values is not InputValues.REAL  # noqa: E731
+    reads_signs = lambda x, weight, values: values is not InputValues.REAL  # noqa: E731
     monkeypatch.setattr(functional, "_on_tensor_cores", reads_signs)
     state.optimizer = build.build_optimizer(recipe, state.network, state.noise)
     shape = (28, 28) if recipe.network == "mlp" else (3, 32, 32)
@@ -208,9 +208,14 @@ def test_only_signs_may_be_rounded_and_flags_are_put_back(monkeypatch):
     class OnCuda:
         device = torch.device("cuda")
 
-    assert functional._on_tensor_cores(OnCuda, InputValues.SIGNS)
-    assert functional._on_tensor_cores(OnCuda, InputValues.DROPPED)
-    assert not functional._on_tensor_cores(OnCuda, InputValues.REAL)
+        def dim(self):
+            return 2
+
+    layer = OnCuda(), torch.ones(3, 5)
+    assert functional._on_tensor_cores(*layer, InputValues.SIGNS)
+    assert functional._on_tensor_cores(*layer, InputValues.DROPPED)
+    assert not functional._on_tensor_cores(*layer, InputValues.REAL)
+    assert not functional._on_tensor_cores(OnCuda(), torch.ones(3, 5, 3, 3), InputValues.SIGNS)
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     monkeypatch.setattr(cudnn, "benchmark", False)
     monkeypatch.setattr(cudnn, "deterministic", False)
