@@ -6,6 +6,7 @@ say is said to be unknown.
 
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,21 +121,23 @@ def _numbers(model: Model) -> str:
 def _python(model: Model, file: str) -> str:
     """The lines of Python that load the network, as a block of code."""
     shape = ", ".join(map(str, model.about.shape))
+    quoted = json.dumps(file, ensure_ascii=False)
     code = ["```python", "import torch"]
     if model.is_packed:
         dtype = "uint8" if model.takes_pictures else "float32"
-        code += ["from bnnlib import packed", "", f'network = packed.load("{file}")  # on bits']
+        code += ["from bnnlib import packed", "", f"network = packed.load({quoted})  # on bits"]
         code += [f"images = torch.zeros(1, {shape}, dtype=torch.{dtype})"]
         code += ["print(packed.predict(network, images))", "```"]
     else:
         code += ["from bnnlib import network_file", ""]
-        code += [f'network = network_file.load_network("{file}")', "```"]
+        code += [f"network = network_file.load_network({quoted})", "```"]
     return "\n".join(code)
 
 
 def _loading(model: Model) -> str:
-    file = f"{model.name}.safetensors"
-    parts = ["In Python:", _python(model, file)]
+    name = f"{model.name}.safetensors"
+    file = shlex.quote(name)
+    parts = ["In Python:", _python(model, name)]
     if model.takes_pictures:
         parts += [f"From a shell: `python -m bnnlib.classify {file} picture.png`."]
     if model.forms:

@@ -71,22 +71,23 @@ def _followers(part: nn.Module, allowed: tuple[type, ...]) -> tuple[type, ...]:
 def require_sizes(network: nn.Sequential, shape: tuple[int, ...]) -> None:
     """Raise ValueError, naming the layer, unless the network takes images of this shape.
 
-    shape: (S, S) or (C, S, S). Sides must be even where they are halved.
+    shape: (H, W) or (C, H, W). Heights and widths must be even where they are halved.
     """
     first = next(part for part in network if isinstance(part, BINARY))
     convolved = isinstance(first, BinaryConv2d) and len(shape) == 3
-    channels, side = (shape[0], shape[1]) if convolved else (math.prod(shape), 1)
+    channels, *sides = shape if convolved else (math.prod(shape), 1, 1)
     for name, part in network.named_children():
         if isinstance(part, MaxPool2x2):
-            if side % 2:
-                raise ValueError(f"layer {name} can't halve images of {side} x {side} pixels")
-            side //= 2
+            if any(side % 2 for side in sides):
+                pixels = " x ".join(map(str, sides))
+                raise ValueError(f"layer {name} can't halve images of {pixels} pixels")
+            sides = [side // 2 for side in sides]
         if isinstance(part, BINARY):
             dense = isinstance(part, BinaryLinear)
-            has = channels * side**2 if dense else channels
+            has = channels * math.prod(sides) if dense else channels
             takes = part.weight.shape[1]
             if has != takes:
                 what = "numbers" if dense else "channels"
                 raise ValueError(f"layer {name} reads {takes} {what}, but is given {has}")
             channels = len(part.weight)
-            side = 1 if dense else side
+            sides = [1, 1] if dense else sides

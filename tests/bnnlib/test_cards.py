@@ -1,5 +1,6 @@
 """Model cards: what they say is what the file holds."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -49,6 +50,18 @@ def test_the_python_of_a_card_runs(kind, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert capsys.readouterr().out.startswith("tensor([")
+
+
+@pytest.mark.parametrize("name", ["a network", 'the "best"', "it's", "x; y"])
+def test_commands_and_code_of_a_card_take_its_name_to_the_letter(name, tmp_path, monkeypatch):
+    written(tmp_path, SMALL["mlp"]).rename(tmp_path / f"{name}.safetensors")
+    text = cards.card(tmp_path / f"{name}.safetensors")
+    commands = [part for part in text.split("`") if part.startswith("python -m")]
+    assert len(commands) == 3
+    for command in commands:
+        assert f"{name}.safetensors" in shlex.split(command)
+    monkeypatch.chdir(tmp_path)
+    exec(text.split("```python\n")[1].split("```")[0], {})
 
 
 def test_what_the_file_does_not_say_is_unknown(tmp_path):

@@ -33,9 +33,9 @@ SHAPES = {  # words that are full, words with gaps, several words; pooled to 16,
 KINDS = [(network, hidden) for network, shapes in SHAPES.items() for hidden in shapes]
 
 
-def assert_equal_to_reference(network, x):
+def assert_equal_to_reference(network, x, shape=None):
     """Every hidden bit and every score, with ==. -> the packed network"""
-    bits = packed.pack(network)
+    bits = packed.pack(network, shape)
     *signs, scores = reference(network, x)
     words = list(bits.hidden(x))
     assert len(words) == len(signs)
@@ -253,6 +253,21 @@ def own_convnet(pools=2, dense=8 * 8 * 8, channels=3):
 def test_networks_of_somebody_s_own_layers_are_packed(network):
     shuffle_values(network, seed=1)
     assert_equal_to_reference(network, images(network, 5))
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [(own_convnet(dense=8 * 5 * 3), (3, 20, 12)), (own_mlp(first=20 * 12), (20, 12))],
+)
+def test_images_may_be_higher_than_wide(network, shape):
+    shuffle_values(network, seed=1)
+    x = torch.randint(256, (5, *shape), dtype=torch.uint8)
+    assert_equal_to_reference(network, x, shape)
+
+
+def test_what_cannot_be_halved_is_named_with_both_sides():
+    with pytest.raises(ValueError, match="layer 6 can't halve images of 10 x 7 pixels"):
+        packed.pack(own_convnet(), (3, 20, 14))
 
 
 class Own(torch.nn.Module):
