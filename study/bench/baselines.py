@@ -30,6 +30,7 @@ class Product:
     left: Callable  # x -> what `multiply` reads, made outside of the time taken
     right: Callable  # w -> likewise
     multiply: Callable
+    instructions: tuple[str, ...] = ()  # LLVM's names of what makes it quick; () for float32's
 
 
 def _same(x: Tensor) -> Tensor:
@@ -67,7 +68,17 @@ DEFAULT = Product("torch float32", "float32", _same, _same, F.linear)  # on a CP
 NUMPY = Product("NumPy float32", "float32", Tensor.numpy, Tensor.numpy, lambda x, w: x @ w.T)
 ONEDNN = Product("oneDNN float32", "float32", _same, _onednn_layout, _onednn)
 TF32 = Product("torch TF32", "float32", _same, _same, _tf32)
-BFLOAT16 = Product("torch bfloat16", "bfloat16", _bfloat16, _bfloat16, F.linear)
+BFLOAT16 = Product(
+    "torch bfloat16", "bfloat16", _bfloat16, _bfloat16, F.linear, ("avx512bf16", "amx-bf16")
+)
+INT8 = Product(
+    "torch int8",
+    "int32",
+    _int8,
+    _int8,
+    lambda x, w: torch._int_mm(x, w.t()),
+    ("avxvnni", "avx512vnni", "amx-int8"),
+)
 
 
 LIBRARIES = tuple(product.name for product in (DEFAULT, NUMPY, ONEDNN))  # float32, on any device
@@ -89,8 +100,7 @@ def narrow_products(device: str) -> list[Product]:
         rows = lambda x: (int8_rows(_int8(x)), len(x))  # noqa: E731
         columns = lambda w: (int8_columns(_int8(w)).t(), len(w))  # noqa: E731
         return [TF32, BFLOAT16, Product("torch int8", "int32", rows, columns, _int8_product)]
-    bytes_of = Product("torch int8", "int32", _int8, _int8, lambda x, w: torch._int_mm(x, w.t()))
-    return [BFLOAT16, bytes_of]
+    return [BFLOAT16, INT8]
 
 
 def plain_products(device: str) -> list[Product]:

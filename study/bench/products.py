@@ -15,7 +15,7 @@ from study.bench.timing import Implementation, compare
 
 FEW_ROWS = 16  # up to here reading the weights takes the time: arithmetic is no bound
 MOST_ON_ONE_THREAD = 2**31  # multiply-adds that libraries are timed on one thread for, too
-MOST_NARROW = 2**36  # where bfloat16 and int8 have no instructions of their own, they take long
+MOST_EMULATED = 2**36  # multiply-adds in a type that the processor has no instructions for
 
 
 def signs(rows: int, columns: int, generator: torch.Generator) -> Tensor:
@@ -104,13 +104,22 @@ def _others(x: Tensor, w: Tensor) -> list[Implementation]:
     every = torch.get_num_threads()
     work = len(x) * w.numel()
     products = baselines.float32_products("cpu")
-    products += baselines.narrow_products("cpu") if work <= MOST_NARROW else []
+    narrow = baselines.narrow_products("cpu")
+    products += [by for by in narrow if work <= MOST_EMULATED or has_instructions(by)]
     products += baselines.plain_products("cpu") if len(x) >= MANY_ROWS else []
     ways = [Implementation(by.name, by.output, _multiply(by, x, w), every) for by in products]
     if every > 1 and work <= MOST_ON_ONE_THREAD:
         told = (baselines.DEFAULT.name, baselines.ONEDNN.name)  # NumPy's BLAS asks nobody
         ways += [replace(way, threads=1) for way in ways if way.name in told]
     return ways
+
+
+def has_instructions(by: Product) -> bool:
+    """Whether this processor has any of the instructions that make a product quick."""
+    from bnnlib.kernels.cpu.processor import target
+
+    features = target()[2].split(",")
+    return any(f"+{name}" in features for name in by.instructions)
 
 
 def _multiply(by: Product, x: Tensor, w: Tensor) -> Callable[[], object]:

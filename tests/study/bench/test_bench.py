@@ -9,6 +9,7 @@ import torch
 from benchmarks import bench_peer, peer
 from bnnlib import folding
 from bnnlib.kernels import reference
+from bnnlib.kernels.cpu import processor
 from study import ROOT, bench, recipes
 from study.bench import __main__ as command
 from study.bench import baselines, networks, plain_kernels, products, timing
@@ -257,6 +258,24 @@ def test_a_committed_benchmark_is_whole_and_of_committed_sources(path):
     check_rows(content["rows"])
     inexact = {row["implementation"] for row in content["rows"] if row["exact"] is False}
     assert inexact <= {"torch bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("features", "quick"),
+    [
+        ("+avx2,+fma", []),
+        ("+avx512f,-amx-int8,+avx512vnni", ["torch int8"]),
+        ("+avx512bf16,-avx512vnni", ["torch bfloat16"]),
+        ("+amx-int8,+amx-bf16", ["torch bfloat16", "torch int8"]),
+    ],
+)
+def test_large_products_are_timed_in_the_types_that_a_processor_multiplies(
+    features, quick, monkeypatch
+):
+    monkeypatch.setattr(processor, "target", lambda: ("", "", features))
+    monkeypatch.setattr(products, "MOST_EMULATED", 0)
+    found = {way.name for way in products._others(torch.ones(2, 64), torch.ones(3, 64))}
+    assert found & {"torch bfloat16", "torch int8"} == set(quick)
 
 
 def test_what_was_measured_here_stands_beside_the_committed(measured, tmp_path, monkeypatch):
