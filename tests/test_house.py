@@ -14,7 +14,7 @@ FLOORS = (
     {"study.data"},
     {"study.train"},
     {"study.bench", "study.claims", "study.verdicts", "study.evidence", "study.rates"},
-    {"study.tables", "study.ablation_tables"},
+    {"study.tables", "study.ablation_tables", "study.few_bits"},
     {"study.factorial", "study.figures", "study.curves", "study.filters"},
     {"study.energy", "study.randomness"},
     {"study.shared_filters", "study.generalization_gap", "study.retrieval", "study.page"},
