@@ -9,8 +9,8 @@ from study.bench.timing import milliseconds
 from study.verdicts import listed
 
 RIVALS = {"float32 library": LIBRARIES, "bfloat16": (BFLOAT16.name,), "int8": (INT8.name,)}
-# LLVM's names of what multiplies int8, the quickest first -> how a reader knows it
-INSTRUCTIONS = {"amx-int8": "AMX tiles", "avx512vnni": "VNNI", "avxvnni": "VNNI"}
+# LLVM's names of `INT8.instructions` -> how a reader knows them
+NAMES = {"amx-int8": "AMX tiles", "avx512vnni": "VNNI", "avxvnni": "VNNI"}
 
 
 def beside(files: Mapping[str, dict]) -> pd.DataFrame:
@@ -38,11 +38,14 @@ def _row(label: str, measured: dict) -> list:
 
 
 def int8_instructions(processor: dict) -> str:
-    """What a processor multiplies int8 with: "none" where nothing is on record."""
+    """Return the name of what a processor multiplies int8 with, "none" if nothing is on record.
+
+    processor: of measurements, as `bench.processor` makes it.
+    """
     if processor["path"].startswith("sm "):
         return "tensor cores"
-    had = [INSTRUCTIONS[name] for name in INSTRUCTIONS if name in processor["flags"]]
-    return had[0] if had else "none"
+    had = (NAMES[name] for name in INT8.instructions if name in processor["flags"])
+    return next(had, "none")
 
 
 def told(frame: pd.DataFrame) -> str:

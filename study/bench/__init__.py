@@ -178,14 +178,13 @@ def processor(device: str) -> dict:
         capability = f"{found.major}.{found.minor}"
         return {"cores": found.multi_processor_count, "flags": [], "path": f"sm {capability}"}
     from bnnlib.kernels import cpu
-    from bnnlib.kernels.cpu.processor import target
+    from bnnlib.kernels.cpu.processor import has, target
 
-    _, model, features = target()
     blas = np.show_config("dicts")["Build Dependencies"]["blas"]
     return {
-        "model": model,
+        "model": target()[1],
         "cores": os.cpu_count(),
-        "flags": [flag for flag in FLAGS if f"+{flag}" in features.split(",")],
+        "flags": [flag for flag in FLAGS if has(flag)],
         "path": cpu.path(),
         "numba": version("numba"),
         "numpy_blas": f"{blas['name']} {blas['version']}",

@@ -30,7 +30,7 @@ class Product:
     left: Callable  # x -> what `multiply` reads, made outside of the time taken
     right: Callable  # w -> likewise
     multiply: Callable
-    instructions: tuple[str, ...] = ()  # LLVM's names of what makes it quick; () for float32's
+    instructions: tuple[str, ...] = ()  # LLVM's names of what makes it quick, the quickest first
 
 
 def _same(x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ NUMPY = Product("NumPy float32", "float32", Tensor.numpy, Tensor.numpy, lambda x
 ONEDNN = Product("oneDNN float32", "float32", _same, _onednn_layout, _onednn)
 TF32 = Product("torch TF32", "float32", _same, _same, _tf32)
 BFLOAT16 = Product(
-    "torch bfloat16", "bfloat16", _bfloat16, _bfloat16, F.linear, ("avx512bf16", "amx-bf16")
+    "torch bfloat16", "bfloat16", _bfloat16, _bfloat16, F.linear, ("amx-bf16", "avx512bf16")
 )
 INT8 = Product(
     "torch int8",
@@ -77,7 +77,7 @@ INT8 = Product(
     _int8,
     _int8,
     lambda x, w: torch._int_mm(x, w.t()),
-    ("avxvnni", "avx512vnni", "amx-int8"),
+    ("amx-int8", "avx512vnni", "avxvnni"),
 )
 
 

@@ -105,7 +105,7 @@ def _others(x: Tensor, w: Tensor) -> list[Implementation]:
     work = len(x) * w.numel()
     products = baselines.float32_products("cpu")
     narrow = baselines.narrow_products("cpu")
-    products += [by for by in narrow if work <= MOST_EMULATED or has_instructions(by)]
+    products += [by for by in narrow if work <= MOST_EMULATED or _has_instructions(by)]
     products += baselines.plain_products("cpu") if len(x) >= MANY_ROWS else []
     ways = [Implementation(by.name, by.output, _multiply(by, x, w), every) for by in products]
     if every > 1 and work <= MOST_ON_ONE_THREAD:
@@ -114,12 +114,11 @@ def _others(x: Tensor, w: Tensor) -> list[Implementation]:
     return ways
 
 
-def has_instructions(by: Product) -> bool:
+def _has_instructions(by: Product) -> bool:
     """Whether this processor has any of the instructions that make a product quick."""
-    from bnnlib.kernels.cpu.processor import target
+    from bnnlib.kernels.cpu import processor
 
-    features = target()[2].split(",")
-    return any(f"+{name}" in features for name in by.instructions)
+    return any(processor.has(name) for name in by.instructions)
 
 
 def _multiply(by: Product, x: Tensor, w: Tensor) -> Callable[[], object]:

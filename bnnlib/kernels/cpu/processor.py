@@ -68,6 +68,11 @@ def target() -> tuple[str, str, str]:
     return cpu_target.target_context.codegen().magic_tuple()
 
 
+def has(feature: str) -> bool:
+    """Whether that target has a feature, by LLVM's name for it."""
+    return f"+{feature}" in target()[2].split(",")
+
+
 def path() -> Path:
     """The path of what Numba compiles in this process."""
     return _path(*target())
